@@ -1,0 +1,23 @@
+"""Labelled rows: read, checked, split."""
+
+from textlift.data.checks import find_problems, length_findings
+from textlift.data.conflicts import conflict_rows, write_conflicts
+from textlift.data.dataset import Dataset, Rows
+from textlift.data.findings import Finding, raise_errors
+from textlift.data.reading import read_dataset
+from textlift.data.splits import prepare_splits
+from textlift.data.texts import read_texts
+
+__all__ = [
+    "Dataset",
+    "Finding",
+    "Rows",
+    "conflict_rows",
+    "find_problems",
+    "length_findings",
+    "prepare_splits",
+    "raise_errors",
+    "read_dataset",
+    "read_texts",
+    "write_conflicts",
+]

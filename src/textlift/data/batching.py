@@ -1,0 +1,156 @@
+"""Texts to tokens, tokens to batches of like length, batches to padded tensors.
+
+Knows tokenizers and lengths. Does not know models or training.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+_ENCODE_CHUNK = 4096
+_CHUNK_BATCHES = 50
+
+
+@dataclass(frozen=True)
+class TokenizedTexts:
+    """Token ids of N texts, one after the other.
+
+    Args:
+        input_ids: All ids, (sum of lengths,).
+        offsets: Where each text begins, (N + 1,).
+        uncut_lengths: Tokens of each text before it was cut, (N,).
+    """
+
+    input_ids: np.ndarray
+    offsets: np.ndarray
+    uncut_lengths: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each text, (N,)."""
+        lengths: np.ndarray = np.diff(self.offsets)
+        return lengths
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        ids: np.ndarray = self.input_ids[self.offsets[index] : self.offsets[index + 1]]
+        return ids
+
+
+def token_counts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> np.ndarray:
+    """Tokens of each text uncut, special tokens included, (N,)."""
+    counts: list[int] = []
+    for start in range(0, len(texts), _ENCODE_CHUNK):
+        counts += [len(ids) for ids in _encode(tokenizer, texts[start : start + _ENCODE_CHUNK], None)]
+    return np.asarray(counts, dtype=np.int64)
+
+
+def tokenize(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], *, max_length: int) -> TokenizedTexts:
+    """Token ids of the texts, special tokens included, cut on the right at max_length.
+
+    A text without any token (an empty one, with a tokenizer that adds none) becomes one padding token.
+    """
+    pieces: list[np.ndarray] = []
+    uncut: list[int] = []
+    for start in range(0, len(texts), _ENCODE_CHUNK):
+        chunk = texts[start : start + _ENCODE_CHUNK]
+        encoded = _encode(tokenizer, chunk, None)
+        uncut += [len(ids) for ids in encoded]
+        long = [index for index, ids in enumerate(encoded) if len(ids) > max_length]
+        for index, ids in zip(long, _encode(tokenizer, [chunk[i] for i in long], max_length), strict=True):
+            encoded[index] = ids
+        pieces += [np.asarray(ids or [tokenizer.pad_token_id], dtype=np.int32) for ids in encoded]
+    lengths = [len(piece) for piece in pieces]
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+    flat = np.concatenate(pieces) if pieces else np.empty(0, dtype=np.int32)
+    return TokenizedTexts(flat, offsets, np.asarray(uncut, dtype=np.int64))
+
+
+def epoch_batches(
+    lengths: np.ndarray, *, batch_size: int, seed: int, epoch: int, group_by_length: bool = True
+) -> list[np.ndarray]:
+    """The examples of each optimizer step of one epoch: every example once, in an order that seed and epoch decide.
+
+    With group_by_length, shuffled chunks of 50 batches are sorted by length before they are cut, so that a batch holds
+    texts of like length and padding is rare; the batches are then shuffled.
+
+    Args:
+        lengths: Tokens of each text, (N,).
+        batch_size: Examples of a step; the last one of the epoch may be smaller.
+        seed: Of the run.
+        epoch: Counted from 0.
+        group_by_length: False gives plain random batches.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    order = generator.permutation(len(lengths))
+    if group_by_length:
+        size = batch_size * _CHUNK_BATCHES
+        chunks = [order[start : start + size] for start in range(0, len(order), size)]
+        order = np.concatenate([chunk[np.argsort(lengths[chunk], kind="stable")] for chunk in chunks])
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    generator.shuffle(batches)
+    return batches
+
+
+def split_by_budget(indices: np.ndarray, lengths: np.ndarray, *, tokens_per_batch: int) -> list[np.ndarray]:
+    """The examples in parts whose padded size (examples times the longest) stays within the budget of one forward.
+
+    A single text longer than the budget is a part of its own.
+    """
+    ordered = indices[np.argsort(lengths[indices], kind="stable")]
+    parts: list[np.ndarray] = []
+    start = 0
+    for end in range(1, len(ordered) + 1):
+        too_large = end < len(ordered) and (end + 1 - start) * int(lengths[ordered[end]]) > tokens_per_batch
+        if end == len(ordered) or too_large:
+            parts.append(ordered[start:end])
+            start = end
+    return parts
+
+
+def budget_batches(lengths: np.ndarray, *, tokens_per_batch: int, max_rows: int = 256) -> Iterator[np.ndarray]:
+    """All examples, longest first, in batches within the budget: the order of inference."""
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        rows = max(1, min(max_rows, tokens_per_batch // max(1, int(lengths[order[start]]))))
+        yield order[start : start + rows]
+        start += rows
+
+
+def collate(tokens: TokenizedTexts, indices: np.ndarray, *, pad_token_id: int) -> dict[str, "torch.Tensor"]:
+    """input_ids and attention_mask of the examples, (B, L) int64, padded on the right to the longest."""
+    import torch
+
+    width = int(tokens.lengths[indices].max())
+    input_ids = np.full((len(indices), width), pad_token_id, dtype=np.int64)
+    attention_mask = np.zeros((len(indices), width), dtype=np.int64)
+    for row, index in enumerate(indices):
+        ids = tokens[int(index)]
+        input_ids[row, : len(ids)] = ids
+        attention_mask[row, : len(ids)] = 1
+    return {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(attention_mask)}
+
+
+def _encode(tokenizer: Any, texts: Sequence[str], max_length: int | None) -> list[list[int]]:
+    if not texts:
+        return []
+    encoded = tokenizer(
+        list(texts),
+        padding=False,
+        truncation=max_length is not None,
+        max_length=max_length,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
+    ids: list[list[int]] = list(encoded["input_ids"])
+    return ids

@@ -1,0 +1,1 @@
+"""Scores, intervals, comparisons, baselines and the verdict; knows arrays and texts, not models or files."""

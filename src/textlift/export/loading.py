@@ -1,0 +1,95 @@
+"""A saved variant back into a Predictor: files verified, base model compared with the one it was trained on."""
+
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from textlift.errors import ModelError
+from textlift.export.saving import HEAD, SavedSettings, read_settings
+from textlift.inference import Predictor
+from textlift.models.classifier import Classifier
+from textlift.models.loading import BaseModel, build_classifier, open_base
+from textlift.runtime import Runtime, quiet_libraries
+
+
+def load_variant(folder: Path, runtime: Runtime, *, base_name: str | None = None) -> Predictor:
+    """The classifier that a folder holds, ready to predict.
+
+    Args:
+        folder: An adapter or model folder that textlift wrote.
+        runtime: Where it shall run.
+        base_name: Base model to use in place of the recorded one, such as a copy of it on this machine.
+
+    Raises:
+        ModelError: A file is damaged, or the base model is not the one the adapter was trained on.
+        InputNotFoundError, UnavailableError, MissingExtraError: The base model cannot be had.
+    """
+    settings = read_settings(folder)
+    if settings.kind == "model":
+        return _predictor(*_load_whole(folder, settings), settings=settings, runtime=runtime)
+    base = open_base(base_name or settings.base_name, revision=settings.base_revision, pooling=settings.pooling)
+    _require_same_base(settings, base, folder)
+    classifier = build_classifier(base, settings.label_names, seed=0)
+    attach_adapter(classifier, folder)
+    return _predictor(classifier, base, settings=settings, runtime=runtime)
+
+
+def attach_adapter(classifier: Classifier, folder: Path) -> None:
+    """Put the adapter and head of a folder onto a fresh classifier.
+
+    Raises:
+        ModelError: They do not fit.
+    """
+    from peft import PeftModel
+
+    try:
+        with quiet_libraries():
+            classifier.model = PeftModel.from_pretrained(classifier.model, str(folder))
+            if classifier.head is not None:
+                classifier.head.load_state_dict(load_file(folder / HEAD))
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise ModelError(f"{folder}: the adapter must fit its base model; {line}.") from error
+    classifier.requires_grad_(False)
+    classifier.eval()
+
+
+def merge(predictor: Predictor) -> Predictor:
+    """The same predictor with its adapter folded into the base weights, in place."""
+    classifier = predictor.classifier
+    with quiet_libraries():
+        classifier.model = classifier.model.merge_and_unload()
+    classifier.requires_grad_(False)
+    classifier.eval()
+    return predictor
+
+
+def _load_whole(folder: Path, settings: SavedSettings) -> tuple[Classifier, BaseModel]:
+    base = open_base(str(folder), pooling=settings.pooling)
+    classifier = build_classifier(base, settings.label_names, seed=0, fresh_head=False)
+    if classifier.head is not None:
+        state = load_file(folder / "2_Dense" / "model.safetensors")
+        classifier.head.load_state_dict({name.removeprefix("linear."): tensor for name, tensor in state.items()})
+    return classifier.requires_grad_(False).eval(), base
+
+
+def _predictor(classifier: Classifier, base: BaseModel, *, settings: SavedSettings, runtime: Runtime) -> Predictor:
+    tokenizer: Any = base.tokenizer
+    return Predictor(
+        classifier.to(runtime.device), tokenizer, settings.label_names, settings.max_length, runtime, settings.method
+    )
+
+
+def _require_same_base(settings: SavedSettings, base: BaseModel, folder: Path) -> None:
+    trained, found = settings.base_sha256, base.folder.sha256
+    if trained == found:
+        return
+    raise ModelError(
+        f"{folder}: the base model must be {settings.base_name} with weights {_short(trained)}, on which the adapter "
+        f"was trained; found {base.folder.name} with {_short(found)}.\nUse the same base model and revision."
+    )
+
+
+def _short(hashes: dict[str, str]) -> str:
+    return ", ".join(sorted(digest[:12] for digest in hashes.values()))

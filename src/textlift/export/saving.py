@@ -1,0 +1,197 @@
+"""A trained variant on disk: a PEFT adapter, or a Hugging Face model folder, each complete in itself.
+
+Adapter folder: adapter_config.json, adapter_model.safetensors, head.safetensors (mean pooling), tokenizer,
+README.md, textlift.json. Model folder: what save_pretrained writes, or a sentence-transformers folder (mean pooling).
+textlift.json names base, labels and limits, and the sha256 of every other file.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from textlift.errors import ModelError, StorageError
+from textlift.inference import Predictor
+from textlift.models.loading import BaseModel
+from textlift.runtime import quiet_libraries
+
+FORMAT_VERSION = 1
+SETTINGS = "textlift.json"
+HEAD = "head.safetensors"
+
+
+@dataclass(frozen=True)
+class SavedSettings:
+    """What a loader must know beside the weights; the content of textlift.json."""
+
+    kind: str
+    method: str
+    base_name: str
+    base_public_name: str
+    base_revision: str | None
+    base_sha256: dict[str, str]
+    pooling: str
+    max_length: int
+    label_names: tuple[str, ...]
+    label_values: tuple[str, ...]
+
+
+def settings_of(
+    base: BaseModel, predictor: Predictor, *, kind: str, method: str, label_values: Sequence[str]
+) -> SavedSettings:
+    """The settings of a variant that is about to be saved; kind is "adapter" or "model"."""
+    folder = base.folder
+    return SavedSettings(
+        kind,
+        method,
+        folder.name,
+        folder.public_name,
+        folder.revision,
+        folder.sha256,
+        base.pooling,
+        predictor.max_length,
+        predictor.label_names,
+        tuple(label_values),
+    )
+
+
+def save_adapter(predictor: Predictor, folder: Path, *, settings: SavedSettings, card: str) -> None:
+    """Write the adapter of a wrapped classifier, with head, tokenizer, label names and model card.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    classifier = predictor.classifier
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for config in classifier.model.peft_config.values():
+            config.base_model_name_or_path = settings.base_public_name
+            config.revision = settings.base_revision
+            config.inference_mode = True
+        with quiet_libraries():
+            classifier.model.save_pretrained(str(folder), save_embedding_layers=False)
+        if classifier.head is not None:
+            save_file(_tensors(classifier.head.state_dict()), folder / HEAD)
+        _save_shared(predictor, folder, settings, card)
+    except OSError as error:
+        raise StorageError(f"{folder}: the adapter must be written whole; {error.strerror or error}.") from error
+
+
+def save_model(predictor: Predictor, folder: Path, *, settings: SavedSettings, card: str) -> None:
+    """Write a plain classifier (nothing wrapped) as a folder that other tools load without textlift.
+
+    With native pooling it is a transformers folder; with mean pooling a sentence-transformers folder (Transformer,
+    Pooling, Dense with the head and identity activation) whose `encode` gives the logits.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    classifier = predictor.classifier
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with quiet_libraries():
+            classifier.model.save_pretrained(str(folder))
+        if classifier.head is not None:
+            _save_sentence_modules(classifier.head, folder, predictor.max_length)
+        _save_shared(predictor, folder, settings, card)
+    except OSError as error:
+        raise StorageError(f"{folder}: the model must be written whole; {error.strerror or error}.") from error
+
+
+def read_settings(folder: Path) -> SavedSettings:
+    """The settings of a saved variant, after every file it names was compared with its sha256.
+
+    Raises:
+        ModelError: textlift.json is missing, of another format, or a file is not the one that was written.
+    """
+    path = folder / SETTINGS
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: must be a variant that textlift saved; {SETTINGS} cannot be read.") from error
+    if values.get("format_version") != FORMAT_VERSION:
+        raise ModelError(f"{path}: format_version must be {FORMAT_VERSION}; found {values.get('format_version')!r}.")
+    for name, digest in values["files"].items():
+        found = sha256_of(folder / name) if (folder / name).is_file() else "no file"
+        if found != digest:
+            raise ModelError(
+                f"{folder / name}: must be the file that textlift wrote (sha256 {digest[:12]}...); found {found[:12]}."
+                "\nThe file was changed or damaged; train again or restore it."
+            )
+    fields = {key: value for key, value in values.items() if key not in {"format_version", "files"}}
+    return SavedSettings(
+        **{**fields, "label_names": tuple(fields["label_names"]), "label_values": tuple(fields["label_values"])}
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file of any size."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _save_shared(predictor: Predictor, folder: Path, settings: SavedSettings, card: str) -> None:
+    tokenizer: Any = predictor.tokenizer
+    limit = tokenizer.model_max_length
+    tokenizer.model_max_length = predictor.max_length  # so that a plain pipeline cuts where this one does
+    try:
+        tokenizer.save_pretrained(str(folder))
+    finally:
+        tokenizer.model_max_length = limit
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SETTINGS)
+    values = {
+        "format_version": FORMAT_VERSION,
+        **vars(settings),
+        "files": {path.relative_to(folder).as_posix(): sha256_of(path) for path in files},
+    }
+    (folder / SETTINGS).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _save_sentence_modules(head: torch.nn.Linear, folder: Path, max_length: int) -> None:
+    """The files that sentence-transformers reads beside the Transformer at the root."""
+    package = "sentence_transformers.models"
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense")]
+    described = [
+        {"idx": index, "name": str(index), "path": path, "type": f"{package}.{kind}"}
+        for index, (path, kind) in enumerate(modules)
+    ]
+    for path in ("1_Pooling", "2_Dense"):
+        (folder / path).mkdir(exist_ok=True)
+    pooling = {
+        "word_embedding_dimension": head.in_features,
+        "pooling_mode_cls_token": False,
+        "pooling_mode_mean_tokens": True,
+        "pooling_mode_max_tokens": False,
+        "pooling_mode_mean_sqrt_len_tokens": False,
+    }
+    dense = {
+        "in_features": head.in_features,
+        "out_features": head.out_features,
+        "bias": head.bias is not None,
+        "activation_function": "torch.nn.modules.linear.Identity",
+    }
+    _write(folder / "modules.json", described)
+    _write(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
+    _write(folder / "1_Pooling" / "config.json", pooling)
+    _write(folder / "2_Dense" / "config.json", dense)
+    save_file(
+        {f"linear.{name}": tensor for name, tensor in _tensors(head.state_dict()).items()},
+        folder / "2_Dense" / "model.safetensors",
+    )
+
+
+def _tensors(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+
+def _write(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,141 @@
+"""The only forward path outside training: evaluate, predict, export and report all go through it.
+
+Knows a classifier, its tokenizer and its label names. Does not know runs or recipes.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from textlift.data.batching import TokenizedTexts, budget_batches, collate, tokenize
+from textlift.errors import DataError
+from textlift.models.classifier import Classifier
+from textlift.runtime import Runtime
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+INFERENCE_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier says of one text."""
+
+    text: str
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON line of `textlift predict`."""
+        return {"text": self.text, "label": self.label, "probabilities": self.probabilities}
+
+
+@dataclass(frozen=True)
+class ForwardResult:
+    """Logits (N, C) and, where asked for, pooled features (N, D), both fp32; and what the pass took."""
+
+    logits: np.ndarray
+    features: np.ndarray | None
+    seconds: float
+
+    @property
+    def samples_per_second(self) -> float:
+        """Texts per second of the whole pass."""
+        return len(self.logits) / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A classifier with its tokenizer, label names and limits: texts in, label names and probabilities out."""
+
+    classifier: Classifier
+    tokenizer: "PreTrainedTokenizerBase"
+    label_names: tuple[str, ...]
+    max_length: int
+    runtime: Runtime
+    name: str = "classifier"
+
+    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        """Label and probabilities of each text, in the order given.
+
+        Raises:
+            DataError: An item is not a string.
+        """
+        if isinstance(texts, str):
+            texts = [texts]
+        wrong = [index for index, text in enumerate(texts) if not isinstance(text, str)]
+        if wrong:
+            found = type(texts[wrong[0]]).__name__
+            raise DataError(f"texts must be strings; item {wrong[0]} is {found}.")
+        if not len(texts):
+            return []
+        probabilities = self.predict_proba(texts)
+        best = probabilities.argmax(axis=1)
+        return [
+            Prediction(
+                text,
+                self.label_names[top],
+                float(row[top]),
+                {name: float(value) for name, value in zip(self.label_names, row, strict=True)},
+            )
+            for text, row, top in zip(texts, probabilities, best, strict=True)
+        ]
+
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """Probability of each class, (N, C), in the order of label_names."""
+        logits = self.forward(self.tokenize(texts)).logits.astype(np.float64)
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities: np.ndarray = shifted / shifted.sum(axis=1, keepdims=True)
+        return probabilities
+
+    def tokenize(self, texts: Sequence[str]) -> TokenizedTexts:
+        """Token ids, cut at max_length."""
+        return tokenize(self.tokenizer, texts, max_length=self.max_length)
+
+    def forward(self, tokens: TokenizedTexts, *, features: bool = False) -> ForwardResult:
+        """One pass over all texts in batches of like length."""
+        result: ForwardResult | None = None
+        for step in self.forward_steps(tokens, features=features):
+            result = step if isinstance(step, ForwardResult) else None
+        assert result is not None
+        return result
+
+    def forward_steps(self, tokens: TokenizedTexts, *, features: bool = False) -> Iterator[int | ForwardResult]:
+        """The same, telling the number of texts done after each batch; the result comes last."""
+        size = self.classifier.n_classes
+        logits = np.empty((len(tokens), size), dtype=np.float32)
+        pooled: np.ndarray | None = None
+        self.classifier.eval()
+        began, done = time.perf_counter(), 0
+        for batch in budget_batches(tokens.lengths, tokens_per_batch=INFERENCE_TOKENS):
+            with self.classifier.captured_features() as captured:
+                logits[batch] = self._batch_logits(tokens, batch)
+            if features:
+                kept = _one_row_each(captured[-1], tokens, batch).float().cpu().numpy()
+                if pooled is None:
+                    pooled = np.empty((len(tokens), kept.shape[1]), dtype=np.float32)
+                pooled[batch] = kept
+            done += len(batch)
+            yield done
+        yield ForwardResult(logits, pooled, time.perf_counter() - began)
+
+    def _batch_logits(self, tokens: TokenizedTexts, batch: np.ndarray) -> np.ndarray:
+        inputs = collate(tokens, batch, pad_token_id=int(self.tokenizer.pad_token_id or 0))
+        inputs = {name: tensor.to(self.runtime.device) for name, tensor in inputs.items()}
+        with torch.inference_mode(), self.runtime.autocast():
+            values: np.ndarray = self.classifier(**inputs).float().cpu().numpy()
+        return values
+
+
+def _one_row_each(features: torch.Tensor, tokens: TokenizedTexts, batch: np.ndarray) -> torch.Tensor:
+    # Decoders run their head over every position (B, L, D) and pick the last token's logits afterwards.
+    if features.dim() == 2:
+        return features
+    last = torch.as_tensor(tokens.lengths[batch] - 1, device=features.device)
+    return features[torch.arange(len(batch), device=features.device), last]

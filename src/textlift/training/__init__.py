@@ -1,0 +1,1 @@
+"""From a wrapped classifier and tokenized rows to trained weights."""

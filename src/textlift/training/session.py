@@ -1,0 +1,212 @@
+"""The training of one variant: steps, measurements on validation, the best weights, an early end.
+
+Yields what happened; does no input or output, so that the caller reports and saves. Its whole state can be taken out
+and put back (see checkpoint.py).
+"""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from textlift.data.batching import TokenizedTexts, collate, epoch_batches, split_by_budget
+from textlift.inference import Predictor
+from textlift.recipe import TrainingSection
+from textlift.training.loop import Batch, TrainStep, train_steps
+from textlift.training.optim import make_optimizer, make_schedule
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Tokenized rows with their label ids, (N,)."""
+
+    tokens: TokenizedTexts
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Scores on validation after a step."""
+
+    step: int
+    epoch: float
+    accuracy: float
+    log_loss: float
+    is_best: bool
+
+
+@dataclass
+class Progress:
+    """Everything that changes while training, beside weights and optimizer."""
+
+    step: int = 0
+    best_step: int = -1
+    best_accuracy: float = -1.0
+    best_log_loss: float = math.inf
+    without_gain: int = 0
+    seconds: float = 0.0
+    useful_tokens: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class TrainingSession:
+    """Trains the weights of a predictor's classifier that require gradients.
+
+    Args:
+        predictor: Its classifier is wrapped, on its device, with its head started.
+        train: Rows that train.
+        validation: Rows that steer.
+        settings: Of the recipe; learning_rate must be settled.
+        seed: Order of the rows and dropout come from it.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        train: Examples,
+        validation: Examples,
+        *,
+        settings: TrainingSection,
+        learning_rate: float,
+        seed: int,
+        base_dropout: bool,
+    ) -> None:
+        self.predictor = predictor
+        self.classifier = predictor.classifier
+        self.train = train
+        self.validation = validation
+        self.settings = settings
+        self.seed = seed
+        self.base_dropout = base_dropout
+        self.progress = Progress()
+        self.steps_per_epoch = math.ceil(len(train.tokens) / settings.batch_size)
+        planned = self.steps_per_epoch * settings.epochs
+        self.total_steps = min(planned, settings.max_steps or planned)
+        self.optimizer = make_optimizer(
+            self.classifier.named_parameters(), learning_rate=learning_rate, weight_decay=settings.weight_decay
+        )
+        self.schedule = make_schedule(
+            self.optimizer, total_steps=self.total_steps, warmup_ratio=settings.warmup_ratio
+        )
+        self.best: dict[str, torch.Tensor] = {}
+
+    def run(self) -> Iterator[TrainStep | Measurement]:
+        """Train to the end, or until validation no longer gains, and put the best weights back.
+
+        Every measurement is a safe place to take the state out. The caller may stop asking at any point.
+        """
+        if self.progress.step == 0:
+            yield self._measure()
+        due = self._measured_steps()
+        steps = train_steps(
+            self.classifier,
+            self.optimizer,
+            self.schedule,
+            groups=self._groups(),
+            runtime=self.predictor.runtime,
+            dropout=self.base_dropout,
+            first=self.progress.step + 1,
+            max_grad_norm=self.settings.max_grad_norm,
+        )
+        while not self._is_over():
+            began = time.perf_counter()
+            step = next(steps)
+            self.progress.seconds += time.perf_counter() - began
+            self.progress.step = step.number
+            self.progress.useful_tokens += step.useful_tokens
+            self._remember(step)
+            yield step
+            if step.number in due:
+                yield self._measure()
+        self.restore_best()
+
+    def trained_weights(self) -> dict[str, torch.Tensor]:
+        """The weights that train, by name; not copies."""
+        return {name: p.detach() for name, p in self.classifier.named_parameters() if p.requires_grad}
+
+    def restore_best(self) -> None:
+        """Put the weights of the best measurement back."""
+        if self.best:
+            with torch.no_grad():
+                for name, weight in self.trained_weights().items():
+                    weight.copy_(self.best[name])
+
+    def _is_over(self) -> bool:
+        patience = self.settings.patience
+        exhausted = patience is not None and self.progress.without_gain >= patience
+        return self.progress.step >= self.total_steps or exhausted
+
+    def _measured_steps(self) -> set[int]:
+        interval = self.steps_per_epoch / self.settings.evaluations_per_epoch
+        count = math.ceil(self.total_steps / interval)
+        return {min(self.total_steps, max(1, round(interval * (k + 1)))) for k in range(count)} | {self.total_steps}
+
+    def _groups(self) -> Iterator[Sequence[Batch]]:
+        done = self.progress.step
+        for epoch in range(done // self.steps_per_epoch, self.settings.epochs):
+            batches = epoch_batches(
+                self.train.tokens.lengths,
+                batch_size=self.settings.batch_size,
+                seed=self.seed,
+                epoch=epoch,
+                group_by_length=self.settings.group_by_length,
+            )
+            first = done - epoch * self.steps_per_epoch if epoch == done // self.steps_per_epoch else 0
+            for indices in batches[first:]:
+                yield self._micro_batches(indices)
+
+    def _micro_batches(self, indices: np.ndarray) -> list[Batch]:
+        pad = int(self.predictor.tokenizer.pad_token_id or 0)
+        parts = split_by_budget(
+            indices, self.train.tokens.lengths, tokens_per_batch=self.settings.tokens_per_batch
+        )
+        return [
+            {**collate(self.train.tokens, part, pad_token_id=pad), "labels": torch.from_numpy(self.train.labels[part])}
+            for part in parts
+        ]
+
+    def _measure(self) -> Measurement:
+        logits = self.predictor.forward(self.validation.tokens).logits
+        accuracy, log_loss = quick_scores(self.validation.labels, logits)
+        progress = self.progress
+        is_best = (accuracy, -log_loss) > (progress.best_accuracy, -progress.best_log_loss)
+        if is_best:
+            progress.best_step, progress.best_accuracy, progress.best_log_loss = progress.step, accuracy, log_loss
+            self.best = {name: weight.to("cpu", copy=True) for name, weight in self.trained_weights().items()}
+        progress.without_gain = 0 if is_best else progress.without_gain + 1
+        measured = Measurement(progress.step, self._epoch(), accuracy, log_loss, is_best)
+        progress.history.append(
+            {
+                "step": measured.step,
+                "epoch": measured.epoch,
+                "validation": {"accuracy": accuracy, "log_loss": log_loss},
+            }
+        )
+        return measured
+
+    def _remember(self, step: TrainStep) -> None:
+        self.progress.history.append(
+            {
+                "step": step.number,
+                "epoch": self._epoch(),
+                "train_loss": step.loss,
+                "learning_rate": step.learning_rate,
+                "grad_norm": step.grad_norm,
+            }
+        )
+
+    def _epoch(self) -> float:
+        return round(self.progress.step / self.steps_per_epoch, 4)
+
+
+def quick_scores(labels: np.ndarray, logits: np.ndarray) -> tuple[float, float]:
+    """Accuracy and mean log loss (natural logarithm) of logits (N, C) against label ids (N,)."""
+    values = logits.astype(np.float64)
+    top = values.max(axis=1, keepdims=True)
+    log_sum = top[:, 0] + np.log(np.exp(values - top).sum(axis=1))
+    losses = log_sum - values[np.arange(len(labels)), labels]
+    return float((values.argmax(axis=1) == labels).mean()), float(losses.mean())

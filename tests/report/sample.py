@@ -1,0 +1,189 @@
+"""Results and histories of a made-up run, computed from a seed, in the shape of results.json."""
+
+import random
+from typing import Any
+
+EMOTIONS = ["sadness", "joy", "love", "anger", "fear", "surprise"]
+
+# Name, kind, accuracy, trained and total parameters, seconds of training, samples per second.
+VARIANTS = [
+    ("majority", "baseline", 0.0, 0, 0, None, 250_000.0),
+    ("tfidf", "baseline", 0.872, 83_412, 83_412, 3.4, 41_000.0),
+    ("untrained", "baseline", 0.16, 0, 22_715_526, None, 412.3),
+    ("probe", "baseline", 0.638, 2_310, 22_715_526, 41.0, 410.1),
+    ("lora", "tuned", 0.931, 445_446, 23_158_662, 372.4, 388.6),
+    ("full", "tuned", 0.926, 22_715_526, 22_715_526, 901.2, 411.9),
+    ("merged", "merged", 0.931, 445_446, 22_715_526, None, 413.0),
+]
+
+TEXTS = [
+    "i didn t feel humiliated",
+    "i can go from feeling so hopeless to so damned hopeful just from being around someone who cares and is awake",
+    "im grabbing a minute to post i feel greedy wrong",
+    "i am ever feeling nostalgic about the fireplace i will know that it is still on the property",
+    "لا أستطيع أن أصدق كم أنا سعيد اليوم",
+    "今日は本当に疲れたけれど、友達に会えて嬉しかった。",
+]
+
+
+def make_scores(accuracy: float, n_classes: int, *, n: int = 2000, seed: int = 0) -> dict[str, Any]:
+    """Scores of a classifier with about this accuracy, consistent with the confusion matrix in them."""
+    draw = random.Random(seed)
+    confusion = [[0] * n_classes for _ in range(n_classes)]
+    weights = [1 / (1 + 0.6 * label) for label in range(n_classes)]
+    for true in draw.choices(range(n_classes), weights, k=n):
+        is_right = draw.random() < accuracy
+        guess = true if is_right else 0 if not accuracy else min(int(draw.expovariate(0.4)), n_classes - 1)
+        confusion[true][guess] += 1
+    per_class = [_class_scores(confusion, label) for label in range(n_classes)]
+    right = sum(confusion[label][label] for label in range(n_classes)) / n
+    scores: dict[str, Any] = {"n": n, "log_loss": 2.0 - 1.8 * right, "per_class": per_class, "confusion": confusion}
+    for metric in ("precision", "recall", "f1"):
+        scores[f"{metric}_macro"] = sum(row[metric] for row in per_class) / n_classes
+        scores[f"{metric}_weighted"] = sum(row[metric] * row["support"] for row in per_class) / n
+    scores["accuracy"] = right
+    for name in [name for name, value in scores.items() if isinstance(value, float)]:
+        scores[f"{name}_low"], scores[f"{name}_high"] = scores[name] - 0.011, scores[name] + 0.012
+    return scores
+
+
+def _class_scores(confusion: list[list[int]], label: int) -> dict[str, Any]:
+    hits, support = confusion[label][label], sum(confusion[label])
+    predicted = sum(row[label] for row in confusion)
+    return {
+        "label_id": label,
+        "precision": hits / (predicted or 1),
+        "recall": hits / (support or 1),
+        "f1": 2 * hits / ((support + predicted) or 1),
+        "support": support,
+    }
+
+
+def make_results(label_names: list[str] | None = None, *, variants: int = 7) -> dict[str, Any]:
+    """Complete results; label_names may be of any number, variants are the first so many plus lora."""
+    labels = EMOTIONS if label_names is None else label_names
+    chosen = [row for index, row in enumerate(VARIANTS) if index < variants or row[0] == "lora"]
+    shown = {name: _variant(row, len(labels)) for row in chosen for name in [row[0]]}
+    gap = shown["lora"]["test"]["accuracy"] - make_scores(0.872, len(labels), seed=2)["accuracy"]
+    low, high = 100 * (gap - 0.013), 100 * (gap + 0.012)
+    return {
+        "format_version": 1,
+        "name": "emotion",
+        "description": "Which of six emotions a short English message tells of.",
+        "created": "2026-05-12T14:03:20.481516+00:00",
+        "command": "textlift run emotion --seed 0",
+        "status": "complete",
+        "task": {
+            "label_names": labels,
+            "rows": {"train": 16_000, "validation": 2_000, "test": 2_000},
+            "text_column": "text",
+            "label_column": "label",
+            "sources": ["train.csv", "validation.csv", "test.csv"],
+            "reasons": ["The text column is 'text': the only one with more than one word per cell."],
+        },
+        "model": {
+            "name": "sentence-transformers/all-MiniLM-L6-v2",
+            "revision": "c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
+            "family": "bert",
+            "pooling": "mean",
+            "max_length": 256,
+            "total_parameters": 22_715_526,
+            "reasons": ["Pooling is mean: the base model says that it is a sentence embedder."],
+        },
+        "variants": shown,
+        "comparisons": [_comparison(a, b, shown) for a in shown for b in shown if a < b],
+        "verdict": f"lora lifts accuracy over tfidf by {100 * gap:.1f} points ({low:.1f} to {high:.1f}).",
+        "checks": _findings(),
+        "examples": _examples(labels),
+        "recipe": {"seed": 0, "model": {"name": "embedded", "pooling": "mean"}, "method": {"name": "lora", "rank": 16}},
+        "environment": {"python": "3.12.3", "torch": "2.6.0", "threads": 2, "processors": ["x86_64", "AVX2"]},
+    }
+
+
+def _variant(row: tuple[Any, ...], n_classes: int) -> dict[str, Any]:
+    name, kind, accuracy, trained, total, seconds, speed = row
+    variant = {
+        "kind": kind,
+        "method": name,
+        "description": f"What {name} does, in one sentence of ordinary length for a table like this.",
+        "validation": make_scores(accuracy, n_classes, seed=1),
+        "test": make_scores(accuracy, n_classes, seed=2),
+        "trained_parameters": trained,
+        "total_parameters": total,
+        "train_seconds": seconds,
+        "useful_tokens_per_second": 11_842.0 if kind == "tuned" else None,
+        "peak_memory_bytes": 1_310_000_000 if kind == "tuned" else None,
+        "samples_per_second": speed,
+        "settings": {"rank": 16},
+    }
+    return {**variant, "largest_logit_difference": 3.1e-06} if kind == "merged" else variant
+
+
+def _comparison(a: str, b: str, variants: dict[str, Any]) -> dict[str, Any]:
+    gap = variants[a]["test"]["accuracy"] - variants[b]["test"]["accuracy"]
+    low, high, p_value = gap - 0.013, gap + 0.012, 0.0 if abs(gap) > 0.02 else 0.41
+    return {"a": a, "b": b, "metric": "accuracy", "difference": gap, "low": low, "high": high, "p_value": p_value,
+            "n": 2000}  # fmt: skip
+
+
+def _findings() -> list[dict[str, Any]]:
+    return [
+        {"code": "leak", "severity": "warning", "message": "11 texts of test stand in train too.", "split": "test",
+         "count": 11, "rows": [4, 18, 77, 204, 310, 311, 498, 1002, 1500]},
+        {"code": "duplicate", "severity": "info", "message": "31 texts of train stand there more than once.",
+         "split": "train", "count": 31, "rows": [12, 90]},
+        {"code": "sorted", "severity": "error", "message": "The rows are sorted by label.", "split": None, "count": 1,
+         "rows": []},
+    ]  # fmt: skip
+
+
+def _examples(labels: list[str]) -> dict[str, Any]:
+    def example(row: int, *, is_right: bool) -> dict[str, Any]:
+        label = labels[row % len(labels)]
+        prediction = label if is_right else labels[(row + 1) % len(labels)]
+        return {"text": TEXTS[row % len(TEXTS)], "label": label, "prediction": prediction,
+                "probability": 0.991 - 0.07 * row, "source": "test.csv", "row": 17 * row + 2}  # fmt: skip
+
+    return {
+        "variant": "lora",
+        "right": [example(row, is_right=True) for row in range(3)],
+        "wrong": [example(row, is_right=False) for row in range(2, 6)],
+        "confident_wrong": [example(row, is_right=False) for row in range(2)],
+    }
+
+
+def make_histories(names: tuple[str, ...] = ("lora", "full"), *, steps: int = 400) -> dict[str, list[dict[str, Any]]]:
+    """Training steps with a falling noisy loss and a validation every 50 steps, per variant."""
+    histories: dict[str, list[dict[str, Any]]] = {}
+    for seed, name in enumerate(names):
+        draw = random.Random(seed)
+        history: list[dict[str, Any]] = []
+        for step in range(1, steps + 1):
+            loss = 0.15 + (1.5 + 0.2 * seed) * 0.985**step + 0.08 * draw.random()
+            epoch = 2 * step / steps
+            history.append({"step": step, "epoch": epoch, "train_loss": loss, "learning_rate": 2e-4})
+            if step % 50 == 0:
+                accuracy = 0.93 - 0.3 * 0.99**step - 0.01 * seed + 0.005 * draw.random()
+                validation = {"accuracy": accuracy, "f1_macro": accuracy - 0.04, "log_loss": 1 - accuracy}
+                history.append({"step": step, "epoch": epoch, "validation": validation})
+        histories[name] = history
+    return histories
+
+
+HARMLESS = "plain"
+
+# Values by which the report decides what to show; everything else in results.json is somebody's text.
+_OURS = {"kind", "metric", "severity", "status"}
+_NAMED_BY_USERS = {"variants", "recipe", "environment", "model_settings"}
+
+
+def with_foreign_text(value: Any, text: str, *, key: str = "") -> Any:
+    """The same results or histories with text put before every string, and every key, that others may choose."""
+    if isinstance(value, str):
+        return value if key in _OURS else f"{text}{value}"
+    if isinstance(value, list):
+        return [with_foreign_text(item, text, key=key) for item in value]
+    if isinstance(value, dict):
+        renamed = {f"{text}{name}" if key in _NAMED_BY_USERS else name: name for name in value}
+        return {shown: with_foreign_text(value[name], text, key=name) for shown, name in renamed.items()}
+    return value

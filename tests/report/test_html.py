@@ -1,0 +1,272 @@
+import unicodedata
+from functools import cache
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from sample import HARMLESS, make_histories, make_results, with_foreign_text
+
+from textlift.report.html import render_comparison_html, render_html
+from textlift.report.wording import MISSING
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<svg onload=alert(1)>",
+    "<svg><script href=data:,alert(1) />",
+    "</svg><script>alert(1)</script>",
+    "</title><script>alert(1)</script>",
+    "</style><script>alert(1)</script>",
+    "</pre></code></bdi></td></table><h1>gone</h1>",
+    "</details></section></main></body></html>",
+    "<style>*{display:none}</style>",
+    "}</style>",
+    "body{background:url(http://evil.example/x)}",
+    "@import 'http://evil.example/x.css';",
+    '" onmouseover="alert(1)',
+    "' onfocus='alert(1)' autofocus='",
+    '"><iframe src=http://evil.example>',
+    "<a href=javascript:alert(1)>click</a>",
+    "<base href=http://evil.example>",
+    "<link rel=stylesheet href=http://evil.example>",
+    "<meta http-equiv=refresh content='0;url=http://evil.example'>",
+    "<form action=http://evil.example><input name=q>",
+    "<object data=x></object><embed src=x>",
+    "<!--",
+    "--><b>",
+    "<![CDATA[<b>]]>",
+    "&lt;b&gt;&amp;&#60;i&#62;",
+    "{{ 7 * 7 }}{{ config }}",
+    "{% for x in ().__class__.__base__.__subclasses__() %}{{ x }}{% endfor %}",
+    "{# comment #}",
+    "${7*7}<%= 7*7 %>",
+    "%s%n{0}{x!r}{0.__class__}",
+    "\u202eevil\u202c\u2066x\u2069\u200f\u061c",
+    "\x00nul",
+    "\x1b[31mred\x1b[0m\x07\x9b2J",
+    "line\r\nbreak\u2028x\u2029y\x85z\x0b\x0c",
+    "\ud800lone\udfff",
+    "\ufeff\u200b\U000e0041",
+    "w" * 20_000,
+    "e" + "\u0301" * 2_000,
+]  # fmt: skip
+
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Structure(HTMLParser):
+    """Elements with the names of their attributes, attribute values, text, and whether all elements were closed."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, tuple[str, ...]]] = []
+        self.values: list[tuple[str, str]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, tuple(name for name, _ in attrs)))
+        self.values += [(name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def handle_comment(self, data: str) -> None:
+        self.elements.append((f"comment {data}", ()))
+
+
+@cache
+def page_with(text: str) -> str:
+    results, histories = make_results(), make_histories(steps=60)
+    named = {f"{text}{name}": history for name, history in histories.items()}
+    return render_html(with_foreign_text(results, text), named)
+
+
+def words(page: str) -> str:
+    return " ".join(Structure(page).text.split())
+
+
+def sections(page: str) -> set[str]:
+    return {value for name, value in Structure(page).values if name == "id"}
+
+
+@pytest.fixture(scope="module")
+def harmless() -> Structure:
+    return Structure(page_with(HARMLESS))
+
+
+@pytest.mark.parametrize("payload", HOSTILE, ids=lambda payload: ascii(payload)[1:30])
+def test_hostile_text_adds_no_element_and_no_attribute(payload: str, harmless: Structure) -> None:
+    assert Structure(page_with(payload)).elements == harmless.elements
+
+
+@pytest.mark.parametrize("payload", HOSTILE, ids=lambda payload: ascii(payload)[1:30])
+def test_hostile_text_opens_no_url_and_runs_nothing(payload: str) -> None:
+    found = Structure(page_with(payload))
+    names = {name for name, _ in found.values}
+    tags = {tag for tag, _ in found.elements}
+    assert not tags & {"script", "iframe", "object", "embed", "img", "base", "form", "link"}
+    assert not {name for name in names if name.startswith("on")} | names & {"src", "srcset", "action", "data"}
+    assert all(value.startswith("#") for name, value in found.values if "href" in name)
+    assert not [value for _, value in found.values if "url(" in value or "evil" in value]
+
+
+@pytest.mark.parametrize("payload", HOSTILE, ids=lambda payload: ascii(payload)[1:30])
+def test_no_control_or_direction_character_reaches_the_page(payload: str) -> None:
+    page = page_with(payload)
+    page.encode()
+    kinds = {unicodedata.category(character) for character in page.replace("\n", "")}
+    assert not kinds & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+@pytest.mark.parametrize("payload", HOSTILE[:32], ids=lambda payload: ascii(payload)[1:30])
+def test_hostile_text_is_shown_as_written(payload: str) -> None:
+    assert f"{payload}i didn t feel humiliated" in Structure(page_with(payload)).text
+
+
+def test_hostile_runs_add_nothing_to_the_comparison() -> None:
+    def compared(text: str) -> list[tuple[str, tuple[str, ...]]]:
+        return Structure(render_comparison_html([with_foreign_text(make_results(), text), make_results()])).elements
+
+    assert all(compared(payload) == compared(HARMLESS) for payload in HOSTILE)
+
+
+def test_style_sheet_opens_no_url() -> None:
+    page = render_html(make_results(), make_histories(steps=60))
+    style = page[page.index("<style>") : page.index("</style>")]
+    assert not [word for word in ("url(", "@import", "@font-face", "http") if word in style]
+
+
+def test_policy_allows_nothing_but_inline_style() -> None:
+    page = render_html(make_results(), {})
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    assert f'<meta http-equiv="Content-Security-Policy" content="{policy}">' in page
+    assert page.index("Content-Security-Policy") < page.index("<style>")
+
+
+@pytest.mark.parametrize("n_classes", [2, 20, 21, 25, 150])
+def test_every_number_of_classes_closes_all_its_elements(n_classes: int) -> None:
+    page = Structure(render_html(make_results([f"class {label}" for label in range(n_classes)]), make_histories()))
+    assert page.open == []
+
+
+def test_ids_are_unique_and_every_anchor_has_its_place() -> None:
+    values = Structure(render_html(make_results(), make_histories())).values
+    ids = [value for name, value in values if name == "id"]
+    assert len(ids) == len(set(ids))
+    assert {value[1:] for name, value in values if name == "href"} <= set(ids)
+    assert {part for name, value in values if name == "aria-labelledby" for part in value.split()} <= set(ids)
+
+
+def test_verdict_comes_first() -> None:
+    results = make_results()
+    page = render_html(results, {})
+    assert f">{results['verdict']}</h1>" in page
+    assert page.index("<h1 ") < page.index("<h2>")
+
+
+def test_verdict_stands_with_the_gain_over_the_strongest_baseline() -> None:
+    text = words(render_html(make_results(), {}))
+    assert "Over the strongest baseline +5.4 points +4.1 to +6.6, tfidf" in text
+
+
+def test_comparison_with_the_baseline_first_is_turned_around() -> None:
+    results = make_results()
+    item = next(item for item in results["comparisons"] if {item["a"], item["b"]} == {"lora", "tfidf"})
+    before = render_html(results, {})
+    item.update(a="tfidf", b="lora", difference=-item["difference"], low=-item["high"], high=-item["low"])
+    assert render_html(results, {}) == before
+
+
+def test_comparison_says_what_it_shows() -> None:
+    text = Structure(render_html(make_results(), {})).text
+    assert "lora is better" in text
+    assert "no difference shown" in text
+
+
+def test_log_loss_is_better_when_lower() -> None:
+    results = make_results()
+    results["comparisons"] = [{"a": "lora", "b": "tfidf", "metric": "log_loss", "difference": -0.2, "low": -0.3,
+                               "high": -0.1, "p_value": None, "n": 2000}]  # fmt: skip
+    text = Structure(render_html(results, {})).text
+    assert "lora is better" in text
+    assert "\N{MINUS SIGN}0.200" in text
+
+
+def test_report_without_comparisons_checks_or_histories_says_so() -> None:
+    results = make_results()
+    results["comparisons"] = results["checks"] = []
+    page = render_html(results, {})
+    assert "No variants were compared." in page
+    assert "Nothing to complain about." in page
+    assert "learning" not in sections(page)
+
+
+def test_learning_curves_show_every_trained_variant() -> None:
+    page = render_html(make_results(), make_histories(("lora", "full")))
+    assert {"learning", "curve-loss-title", "curve-accuracy-title"} <= sections(page)
+    assert page.count('class="key"') == 2
+
+
+def test_many_classes_are_told_as_the_pairs_confused_most() -> None:
+    page = render_html(make_results([f"intent {label}" for label in range(25)]), {})
+    assert "Share of the true class" in page
+    assert "matrix-1-title" not in sections(page)
+
+
+def test_many_classes_show_the_weakest_and_fold_the_rest() -> None:
+    assert "The 30 weakest of 150 classes." in render_html(make_results([f"intent {n}" for n in range(150)]), {})
+
+
+def test_errors_of_the_checks_come_first_and_are_named_in_words() -> None:
+    text = Structure(render_html(make_results(), {})).text
+    found = text[text.index("What the checks found") :]
+    assert found.index("error") < found.index("warning") < found.index("info")
+
+
+def test_wrong_example_names_both_labels_and_its_place() -> None:
+    text = words(render_html(make_results(), {}))
+    assert "joy 99.1 %, labelled sadness test.csv, row 2" in text
+
+
+def test_usage_quotes_a_variant_name_for_the_shell() -> None:
+    text = Structure(render_html(with_foreign_text(make_results(), "$(rm x) "), {})).text
+    assert "textlift predict 'RUN/$(rm x) lora' texts.csv" in text
+
+
+def test_recipe_is_shown_as_yaml() -> None:
+    text = Structure(render_html(make_results(), {})).text
+    assert "method:\n  name: lora\n  rank: 16\n" in text
+
+
+def test_unfinished_run_is_told() -> None:
+    assert "This run is not complete." in render_html({**make_results(), "status": "stopped"}, {})
+
+
+def test_figures_that_were_not_measured_leave_a_dash() -> None:
+    results = make_results(variants=0)
+    empty: dict[str, Any] = {"train_seconds": None, "samples_per_second": None, "useful_tokens_per_second": None}
+    results["variants"]["lora"].update(empty, peak_memory_bytes=None, total_parameters=0)
+    assert f"Training time {MISSING} " in words(render_html(results, {}))
+
+
+def test_same_results_give_the_same_page() -> None:
+    assert render_html(make_results(), make_histories()) == render_html(make_results(), make_histories())
+
+
+def test_comparison_names_runs_verdicts_and_differing_rows() -> None:
+    other = make_results(["negative", "positive"])
+    other["name"], other["task"]["rows"]["test"] = "sst2", 872
+    page = Structure(render_comparison_html([make_results(), other]))
+    assert "2 runs compared" in page.text
+    assert page.text.count("lora lifts accuracy over tfidf") == 2
+    assert "The runs were tested on different rows (2,000 / 872)" in page.text
+    assert page.open == []

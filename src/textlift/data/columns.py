@@ -63,6 +63,9 @@ class ColumnChoice:
         Raises:
             DataError: Nothing fits, several columns are equals, or the header looks like a row.
         """
+        nested = [name for name in (self.text, self.label) if name and name not in table.columns]
+        if nested:
+            raise DataError(f"{listed(nested)} is struct, list or binary; it must be a text or a number.")
         left = {name: cells for name, cells in table.columns.items() if name not in {self.split, self.label}}
         if not self.text:
             self.text, reason = text_by_content(left)

@@ -45,7 +45,8 @@ def write_conflicts(path: Path, dataset: Dataset) -> int:
         return 0
     try:
         with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            # Python before 3.13 leaves a lone carriage return unquoted where it is not the line terminator.
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
             writer.writeheader()
             writer.writerows({key: _guarded(value) for key, value in row.items()} for row in rows)
     except OSError as error:

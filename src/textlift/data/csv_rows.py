@@ -17,7 +17,7 @@ from textlift.data.table import Advance, RowProblems, Table, Want
 from textlift.errors import RecipeError
 
 _DELIMITERS = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}
-_TYPED = {"\t": "$'\\t'"}  # what a shell needs for a delimiter that cannot be typed
+_TYPED = {"\t": "$'\\t', or name the file .tsv"}  # a tab cannot be typed as it is
 
 
 def read_csv(

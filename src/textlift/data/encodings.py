@@ -56,7 +56,8 @@ def encoding_problem(path: Path, *, name: str, encoding: str, records: Callable[
     looks = f"It looks like {guess}: pass --encoding {guess}, or save" if guess != plain else "Save"
     problem = Problem(name, f"must be {shown}; {what}.", f"{looks} it as UTF-8.")
     for row in _faulty_rows(path, encoding, records):
-        problem.add(row)
+        if row:  # 0 is the header
+            problem.add(row)
     return problem
 
 

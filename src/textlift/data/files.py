@@ -81,14 +81,14 @@ def nearest_files(path: Path) -> str:
     """A sentence that offers existing names near a missing path, from the last folder on its way that exists."""
     folder = path.parent
     if not folder.is_dir():
-        return f" The folder {quoted(str(folder))} does not exist either."
+        return f" The folder {quoted(str(folder), 200)} does not exist either."
     try:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
         names = sorted(entry.name for entry in entries if entry.is_dir() or is_data_file(entry))
     except OSError:
         return ""
     near = get_close_matches(path.name, names, n=3) or [n for n in names if n.startswith(path.stem)][:3]
-    return f" Did you mean {' or '.join(quoted(str(folder / name)) for name in near)}?" if near else ""
+    return f" Did you mean {' or '.join(quoted(str(folder / name), 200) for name in near)}?" if near else ""
 
 
 def is_data_file(path: PurePath) -> bool:

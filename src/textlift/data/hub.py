@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from textlift.data.card import read_card
@@ -39,12 +40,17 @@ def fetch(name: str, config: str | None, revision: str | None) -> HubFiles:
     """
     with _told_errors(name):
         folder = _download(name, revision, _CARD_FILES, shows_progress=False)
-        paths = _listing(name, folder)
+        paths, is_complete = _listing(name, folder)
     readme = folder / "README.md"
     card = read_card(readme.read_text(encoding="utf-8", errors="replace")) if readme.is_file() else read_card("")
     chosen = card.config(config, place=name)
-    _must_hold_data(name, paths)
-    layout = layout_of(paths, place=name) if chosen is None else layout_of_config(chosen, paths, place=name)
+    try:
+        _must_hold_data(name, paths)
+        layout = layout_of(paths, place=name) if chosen is None else layout_of_config(chosen, paths, place=name)
+    except DataError as error:
+        if is_complete:
+            raise
+        raise _unavailable(name, "the files that are needed are not in the cache") from error
     needed = [path for files in layout.files.values() for path in files]
     with _told_errors(name):
         patterns = [*_CARD_FILES, *map(glob.escape, needed)]
@@ -58,10 +64,10 @@ def fetch(name: str, config: str | None, revision: str | None) -> HubFiles:
 
 def _download(name: str, revision: str | None, patterns: list[str], *, shows_progress: bool) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.utils import tqdm
+    from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
-    class Silent(tqdm):  # type: ignore[type-arg,misc,unused-ignore]
-        def __init__(self, *arguments: object, **options: object) -> None:
+    class Silent(tqdm):  # type: ignore[misc,type-arg,unused-ignore]
+        def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - whatever tqdm takes
             super().__init__(*arguments, **{**options, "disable": True})
 
     bar = None if shows_progress else Silent
@@ -70,22 +76,20 @@ def _download(name: str, revision: str | None, patterns: list[str], *, shows_pro
     )
 
 
-def _listing(name: str, folder: Path) -> list[str]:
-    """Paths of all files of the repository; of the cached ones where the Hub does not answer."""
+def _listing(name: str, folder: Path) -> tuple[list[str], bool]:
+    """Paths of all files of the repository, and whether these are all: the cached ones where the Hub is silent."""
     from huggingface_hub import HfApi
 
     try:
         info = HfApi().dataset_info(name, revision=folder.name)  # listing the tree would retry for half a minute
-        return [file.rfilename for file in info.siblings or ()]
+        return [file.rfilename for file in info.siblings or ()], True
     except _connection_errors():
-        return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+        return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()], False
 
 
 def _must_hold_data(name: str, paths: list[str]) -> None:
     if any(is_data_file(Path(path)) for path in paths):
         return
-    if all(path in _CARD_FILES for path in paths):
-        raise _unavailable(name, "its files are not in the cache")
     if any(path.endswith(".py") for path in paths):
         raise DataError(
             f"{name}: must hold data files; it has only a loading script, and code of a data set is never run.\n"

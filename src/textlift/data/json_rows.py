@@ -147,4 +147,6 @@ def _cell(value: object, column: str, row: int, problems: RowProblems) -> str:
     elif isinstance(value, str):
         found = f"{shown} holds half of a character (a lone surrogate such as \\ud83d)."
         problems.add(f"surrogate {column}", row, found=found, advice="Write the whole character.")
-    return ""
+    elif value is None:
+        return ""
+    return "\ufffd"  # the row is refused; an empty cell would be told a second time

@@ -55,7 +55,7 @@ def layout_of(paths: Sequence[str], *, place: str) -> Layout:
         return Layout({"train": unnamed}, [f"{quoted(unnamed[0])} is the only data file of {place}."])
     if not by_split:
         raise DataError(
-            f"{place}: file names must say their split (train, validation, test); found {listed(unnamed)}.\n"
+            f"{place}: file names must say their split (train, validation, test); found {listed(unnamed) or 'none'}.\n"
             "Name the file to use, or one for each split: --set data.files.train=FILE."
         )
     reasons = [f"The splits of {place} are told by file names."]

@@ -173,7 +173,9 @@ def _limited(splits: Mapping[str, Rows], limit: int, *, seed: int, reasons: list
                 f"The {split} rows are limited to {len(kept):,} of {len(rows):,} rows, stratified, seed {seed}."
             )
         limited[split] = kept
-    _must_have_rows(limited, "limit")
+    empty = [split for split, rows in limited.items() if not len(rows)]
+    if empty:  # none of its rows is of a class that the limited train has
+        raise DataError(f"data.limit must leave rows in every split; found none for {listed(empty)}. Raise --limit.")
     return limited
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from textlift.methods.base import Method, MethodOptions, Parts
 from textlift.models.classifier import Classifier
+from textlift.runtime import quiet_libraries
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ def apply_method(classifier: Classifier, method: Method, options: MethodOptions)
     parts = parts_of(classifier)
     for parameter in classifier.parameters():
         parameter.requires_grad_(False)
-    classifier.model = method.wrap(parts, options)
+    with quiet_libraries():
+        classifier.model = method.wrap(parts, options)
     if classifier.head is not None:
         classifier.head.requires_grad_(True)
         unused: Any = getattr(classifier.model, "pooler", None)

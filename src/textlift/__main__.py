@@ -1,0 +1,5 @@
+"""`python -m textlift`."""
+
+from textlift.cli import main
+
+main()

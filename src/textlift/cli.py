@@ -1,0 +1,339 @@
+"""The verbs on the command line: parse, call, print.
+
+Results go to stdout, progress and errors to stderr. A TextliftError is at most three lines and has its own exit code;
+anything else is a bug of ours, keeps its traceback, and exits with 70.
+"""
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from textlift.errors import TextliftError, UsageError, safe_for_terminal
+
+INTERRUPTED = 130
+OUR_BUG = 70
+
+app = typer.Typer(
+    name="textlift",
+    help="Labelled text in, a proven and cheap classifier out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+TextColumn = Annotated[str | None, typer.Option("--text", help="Column of the texts; found out when not given.")]
+LabelColumn = Annotated[str | None, typer.Option("--label", help="Column of the labels; found out when not given.")]
+Delimiter = Annotated[str | None, typer.Option(help="Field delimiter of a CSV file.")]
+Encoding = Annotated[str | None, typer.Option(help="Encoding of CSV and JSON files; utf-8 when not given.")]
+Model = Annotated[str | None, typer.Option(help="Base model: Hub name, folder, or 'embedded' (all-MiniLM-L6-v2).")]
+Limit = Annotated[int | None, typer.Option(help="At most this many rows of each split, stratified and seeded.")]
+Seed = Annotated[int | None, typer.Option(help="Every draw comes from this number; 0 when not given.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change one value: method.rank=16. Repeatable.")]
+Validation = Annotated[str | None, typer.Option(help="File of the validation rows.")]
+Test = Annotated[str | None, typer.Option(help="File of the test rows.")]
+DropEmpty = Annotated[bool, typer.Option("--drop-empty", help="Leave out rows without text, counted.")]
+AllowLeak = Annotated[bool, typer.Option("--allow-leak", help="Go on where test rows are also in train.")]
+AllowConflicts = Annotated[bool, typer.Option("--allow-conflicts", help="Go on where many texts carry two labels.")]
+MinPerClass = Annotated[int | None, typer.Option(help="Rows that every class must have; 2 when not given.")]
+Data = Annotated[
+    list[str] | None, typer.Option("--data", help="Local folder, or files (repeat), in place of the recipe's data.")
+]
+Saved = Annotated[str, typer.Argument(help="RUN, RUN/variant, or an exported folder.", metavar="RUN[/variant]")]
+
+
+@app.command()
+def run(
+    target: Annotated[
+        str, typer.Argument(help="Recipe name or file, data file, folder, or Hub data set name[:config].")
+    ],
+    data: Data = None,
+    validation: Validation = None,
+    test: Test = None,
+    text: TextColumn = None,
+    label: LabelColumn = None,
+    model: Model = None,
+    methods: Annotated[str | None, typer.Option(help="Variants to train, with commas: lora,full.")] = None,
+    overrides: Overrides = None,
+    limit: Limit = None,
+    output: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME when not given.")] = None,
+    seed: Seed = None,
+    device: Device = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was interrupted.")] = False,
+    drop_empty: DropEmpty = False,
+    allow_leak: AllowLeak = False,
+    allow_conflicts: AllowConflicts = False,
+    min_per_class: MinPerClass = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    as_json: Json = False,
+) -> None:
+    """Tune a classifier, compare it with what was there before, and write a report."""
+    from textlift.workflow.main_job import run_recipe
+    from textlift.workflow.planning import Request, resolve
+
+    if overwrite and resume:
+        raise UsageError("--overwrite replaces a run and --resume continues it; pass one of them.")
+    values = _data_values(text, label, delimiter, encoding, drop_empty, allow_leak, allow_conflicts, min_per_class)
+    values |= {"data.limit": limit, "seed": seed, "runtime.device": device}
+    request = Request(
+        target,
+        data=_paths(data),
+        validation=validation,
+        test=test,
+        model=model,
+        methods=[name.strip() for name in (methods or "").split(",") if name.strip()],
+        overrides=overrides or (),
+        values=values,
+    )
+    result = run_recipe(resolve(request), output=output, overwrite=overwrite, resume=resume, command=_command())
+    if as_json:
+        _print_json({"directory": str(result.directory), **result.results})
+        return
+    typer.echo(str(result))
+    typer.echo(f"\nReport: {result.report}")
+
+
+@app.command()
+def check(
+    target: Annotated[str, typer.Argument(help="Data file, folder, Hub data set, or recipe.")],
+    data: Data = None,
+    validation: Validation = None,
+    test: Test = None,
+    text: TextColumn = None,
+    label: LabelColumn = None,
+    model: Model = None,
+    limit: Limit = None,
+    drop_empty: DropEmpty = False,
+    allow_leak: AllowLeak = False,
+    allow_conflicts: AllowConflicts = False,
+    min_per_class: MinPerClass = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    as_json: Json = False,
+) -> None:
+    """Tell what is in labelled rows and what is wrong with them; exit code 65 on errors."""
+    from textlift.errors import DataError
+    from textlift.progress import Progress
+    from textlift.workflow.planning import Request, resolve
+    from textlift.workflow.verbs import check_rows
+
+    values = _data_values(text, label, delimiter, encoding, drop_empty, allow_leak, allow_conflicts, min_per_class)
+    values["data.limit"] = limit
+    request = Request(target, data=_paths(data), validation=validation, test=test, model=model, values=values)
+    result = check_rows(resolve(request), Progress())
+    if as_json:
+        _print_json(result.to_dict())
+    else:
+        _print_check(result.to_dict())
+    if result.has_errors:
+        raise typer.Exit(DataError.exit_code)
+
+
+@app.command()
+def evaluate(
+    saved: Saved,
+    source: Annotated[str, typer.Argument(help="Labelled rows: file, folder or Hub data set.")],
+    text: TextColumn = None,
+    label: LabelColumn = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a saved variant on other labelled rows."""
+    from textlift.recipe import parse_recipe
+    from textlift.workflow.planning import nested
+    from textlift.workflow.verbs import evaluate_file
+
+    given = _data_values(text, label, delimiter, encoding)
+    values = nested({"data.source": source, **{key: value for key, value in given.items() if value is not None}})
+    scores = evaluate_file(saved, parse_recipe(values).data, device=device or "auto")
+    if as_json:
+        _print_json(scores)
+        return
+    typer.echo(f"{saved} on {scores['n']:,} rows of {source}")
+    for name in ("accuracy", "f1_weighted", "f1_macro", "precision_weighted", "recall_weighted", "log_loss"):
+        low, high = scores[f"{name}_low"], scores[f"{name}_high"]
+        typer.echo(f"  {name:<20} {scores[name]:.4f}  ({low:.4f} to {high:.4f})")
+
+
+@app.command()
+def predict(
+    saved: Saved,
+    source: Annotated[str, typer.Argument(help="File with texts, or - for one text a line on standard input.")],
+    text: TextColumn = None,
+    delimiter: Delimiter = None,
+    device: Device = None,
+    as_json: Json = False,  # noqa: ARG001 - JSON lines are the only form; the flag is known everywhere
+) -> None:
+    """Print one JSON line for each text: text, label, probabilities."""
+    from textlift.workflow.verbs import load, predict_file
+
+    for prediction in predict_file(load(saved, device=device or "auto"), source, text=text, delimiter=delimiter):
+        typer.echo(json.dumps(prediction.to_dict()))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Finished runs.", metavar="RUN RUN ...")],
+    output: Annotated[Path | None, typer.Option(help="Folder for report.html and results.md.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Put several runs in one table, and with --output in one report."""
+    from textlift.workflow.verbs import compare_runs
+
+    comparison = compare_runs(runs, output=output)
+    if as_json:
+        _print_json(list(comparison.runs))
+        return
+    typer.echo(str(comparison))
+    if output is not None:
+        typer.echo(f"\nReport: {output / 'report.html'}")
+
+
+@app.command()
+def export(
+    saved: Saved,
+    output: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DIR")],
+    to: Annotated[str, typer.Option(help="merged: the adapter folded into the base, a plain Hugging Face folder.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a saved variant in another format and prove it in a fresh process."""
+    from textlift.workflow.verbs import export_variant
+
+    proof = export_variant(saved, to, output, overwrite=overwrite)
+    if as_json:
+        _print_json({"output": str(output), "proof": proof})
+        return
+    typer.echo(str(output))
+    for record in proof:
+        typer.echo(
+            f"loaded back in a fresh process ({record['loader']}): logits of {record['texts']} texts differ by at most "
+            f"{record['largest_logit_difference']:.1g}"
+        )
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this one, to edit.")] = None, as_json: Json = False
+) -> None:
+    """List the built-in recipes, or print one to edit."""
+    from textlift.recipe import read_recipe, recipe_names, recipe_path
+
+    if name is not None:
+        recipe = read_recipe(name)
+        if as_json:
+            _print_json(recipe.model_dump(mode="json"))
+        else:
+            typer.echo(recipe_path(name).read_text(encoding="utf-8").rstrip())
+        return
+    descriptions = {known: read_recipe(known).description for known in recipe_names()}
+    if as_json:
+        _print_json(descriptions)
+        return
+    for known, description in descriptions.items():
+        typer.echo(f"{known:<24} {description}")
+
+
+def main() -> None:
+    """Run the command line and exit with the code of what happened."""
+    with _exit_codes():
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    try:
+        yield
+    except TextliftError as error:
+        _tell(f"error: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _tell("interrupted; a run continues with --resume")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # the reader of stdout has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # click's usage errors
+            error.show()
+            sys.exit(int(error.exit_code))
+        if type(error).__name__ == "Abort":
+            sys.exit(INTERRUPTED)
+        import traceback
+
+        traceback.print_exc()
+        _tell("error: this is a bug of textlift; please report it with the lines above.")
+        sys.exit(OUR_BUG)
+
+
+def _tell(message: str) -> None:
+    lines = safe_for_terminal(message).splitlines()
+    typer.echo("\n".join(lines[:3]), err=True)
+
+
+def _data_values(
+    text: str | None,
+    label: str | None,
+    delimiter: str | None,
+    encoding: str | None,
+    drop_empty: bool = False,
+    allow_leak: bool = False,
+    allow_conflicts: bool = False,
+    min_per_class: int | None = None,
+) -> dict[str, Any]:
+    return {
+        "data.text": text,
+        "data.label": label,
+        "data.delimiter": delimiter,
+        "data.encoding": encoding,
+        "data.drop_empty": drop_empty or None,
+        "data.allow_leak": allow_leak or None,
+        "data.allow_conflicts": allow_conflicts or None,
+        "data.min_per_class": min_per_class,
+    }
+
+
+def _paths(data: Sequence[str] | None) -> list[str]:
+    """Files of --data: repeated, or in one argument with commas."""
+    return [
+        part for entry in data or () for part in ([entry] if Path(entry).exists() else entry.split(",")) if part.strip()
+    ]
+
+
+def _command() -> str:
+    return shlex.join(["textlift", *sys.argv[1:]])
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=True))
+
+
+def _print_check(result: dict[str, Any]) -> None:
+    lines = [f"{result['name']}: text in {result['text_column']!r}, label in {result['label_column']!r}"]
+    lines += [f"  {reason}" for reason in result["reasons"]]
+    for split, labels in result["labels"].items():
+        shown = ", ".join(f"{name} {count:,}" for name, count in list(labels.items())[:12])
+        more = f", and {len(labels) - 12} more" if len(labels) > 12 else ""
+        lines.append(f"{split}: {result['rows'][split]:,} rows: {shown}{more}")
+    lines += [f"{one['severity']}: {' '.join(one['message'].split())}" for one in result["checks"]]
+    lines += [] if result["checks"] else ["Nothing was found."]
+    typer.echo(safe_for_terminal("\n".join(lines)))
+
+
+if __name__ == "__main__":
+    main()

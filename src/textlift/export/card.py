@@ -1,0 +1,89 @@
+"""The model card of a saved variant: what it is, how it scored, how it is loaded with plain libraries."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from textlift.export.saving import SavedSettings
+
+_ADAPTER = """from peft import AutoPeftModelForSequenceClassification
+from transformers import AutoTokenizer
+
+label_names = {names}
+tokenizer = AutoTokenizer.from_pretrained("{folder}")
+model = AutoPeftModelForSequenceClassification.from_pretrained(
+    "{folder}", num_labels=len(label_names), id2label=dict(enumerate(label_names)),
+    pad_token_id=tokenizer.pad_token_id)
+"""
+_ENCODER_ADAPTER = """from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+model = PeftModel.from_pretrained(AutoModel.from_pretrained("{base}"), "{folder}")
+head = load_file("{folder}/head.safetensors")  # logits = mean of the hidden states @ weight.T + bias
+"""
+_PIPELINE = """from transformers import pipeline
+
+classify = pipeline("text-classification", model="{folder}")
+"""
+_SENTENCE = """from sentence_transformers import SentenceTransformer
+
+logits = SentenceTransformer("{folder}").encode(["a text"])  # in the order of label_names in textlift.json
+"""
+
+
+def model_card(record: Mapping[str, Any], settings: SavedSettings, *, name: str, dataset: str) -> str:
+    """README.md of an adapter or model folder.
+
+    Args:
+        record: Of results.json, with scores on validation and test.
+        settings: As saved beside the weights.
+        name: Of the run.
+        dataset: As told to people.
+    """
+    adapter = settings.kind == "adapter"
+    mean = settings.pooling == "mean"
+    if adapter:
+        plain = _ENCODER_ADAPTER if mean else _ADAPTER
+    else:
+        plain = _SENTENCE if mean else _PIPELINE
+    names = json.dumps(list(settings.label_names), ensure_ascii=True)
+    front = [
+        "---",
+        f"base_model: {json.dumps(settings.base_public_name)}",
+        f"library_name: {'peft' if adapter else 'sentence-transformers' if mean else 'transformers'}",
+        "pipeline_tag: text-classification",
+        "tags: [textlift]",
+        "---",
+        "",
+    ]
+    scores = [
+        f"| {split} | {part['n']:,} | {part['accuracy']:.4f} ({part['accuracy_low']:.4f} to "
+        f"{part['accuracy_high']:.4f}) | {part['f1_macro']:.4f} |"
+        for split, part in ((split, record[split]) for split in ("validation", "test"))
+    ]
+    body = [
+        f"# {_plain(name)}: {_plain(record['method'])}",
+        "",
+        f"A text classifier of {len(settings.label_names)} classes, tuned by textlift on {_plain(dataset)}.",
+        f"{record['trained_parameters']:,} of {record['total_parameters']:,} parameters were trained.",
+        "",
+        "| split | rows | accuracy (95 % interval) | F1 macro |",
+        "|---|---:|---|---:|",
+        *scores,
+        "",
+        "With textlift: `textlift.load(\"FOLDER\").predict([\"a text\"])`. Without:",
+        "",
+        "```python",
+        plain.format(names=names, folder="FOLDER", base=settings.base_public_name.replace('"', "")).rstrip(),
+        "```",
+        "",
+        f"Texts are cut at {settings.max_length} tokens. Labels, in the order of the logits, stand in `textlift.json`.",
+        "",
+    ]
+    return "\n".join([*front, *body])
+
+
+def _plain(text: str) -> str:
+    """A name without what Markdown or HTML would read as markup."""
+    return "".join(character for character in text if character.isalnum() or character in " ._-/:+")

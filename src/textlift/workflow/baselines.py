@@ -1,0 +1,138 @@
+"""The baselines of a run: majority, TF-IDF, the untrained model and the probe on its frozen features."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from textlift.evaluation.baselines import LinearHead, fit_probe, majority, tfidf
+from textlift.inference import ForwardResult
+from textlift.progress import Progress
+from textlift.runtime import PeakMemory
+from textlift.training.tuning import count_parameters
+from textlift.workflow.measuring import MEASURED, Measured, forward_split, measure
+from textlift.workflow.preparation import Job
+
+
+@dataclass
+class FrozenPass:
+    """One pass of the untrained model over all splits, made when first asked for; untrained and probe share it."""
+
+    job: Job
+    progress: Progress
+
+    @cached_property
+    def results(self) -> dict[str, ForwardResult]:
+        """Logits of the fresh head and pooled features of every split."""
+        predictor = self.job.fresh_predictor()
+        return {
+            split: forward_split(predictor, self.job, split, progress=self.progress, title="base model", features=True)
+            for split in self.job.tokens
+        }
+
+    @cached_property
+    def parameters(self) -> int:
+        """Weights of base model and head."""
+        return count_parameters(self.job.fresh_predictor().classifier).total
+
+    @cached_property
+    def probe(self) -> tuple[LinearHead, float]:
+        """The head that logistic regression finds on the frozen features, with its penalty."""
+        job = self.job
+        has_bias = job.fresh_predictor().classifier.final_linear().bias is not None
+        return fit_probe(
+            self._features("train"),
+            job.labels["train"],
+            job.n_classes,
+            bias=has_bias,
+            validation_features=self._features("validation"),
+            validation_labels=job.labels["validation"],
+            seed=job.recipe.seed,
+        )
+
+    def probe_logits(self, split: str) -> np.ndarray:
+        """Logits of the probe, (N, C)."""
+        head, _ = self.probe
+        logits: np.ndarray = self._features(split) @ head.weight.T + (0.0 if head.bias is None else head.bias)
+        return logits.astype(np.float32)
+
+    def _features(self, split: str) -> np.ndarray:
+        features = self.results[split].features
+        assert features is not None
+        return features
+
+
+def measure_baselines(job: Job, frozen: FrozenPass, progress: Progress) -> Iterator[Measured]:
+    """Each baseline of the recipe in turn."""
+    for name in job.recipe.baselines:
+        progress.say(f"baseline {name}")
+        yield BASELINES[name](job, frozen)
+
+
+def _majority(job: Job, _: FrozenPass) -> Measured:
+    logits = {split: majority(job.labels["train"], job.n_classes, len(job.labels[split])) for split in MEASURED}
+    return measure(
+        job, "majority", logits, kind="baseline", method="majority", description="Always the most common class of train."
+    )
+
+
+def _tfidf(job: Job, _: FrozenPass) -> Measured:
+    texts = {split: job.dataset.splits[split].texts for split in MEASURED}
+    memory, began = PeakMemory("cpu"), time.perf_counter()
+    logits = tfidf(
+        job.dataset.splits["train"].texts, job.labels["train"], texts, n_classes=job.n_classes, seed=job.recipe.seed
+    )
+    seconds = time.perf_counter() - began
+    return measure(
+        job,
+        "tfidf",
+        logits,
+        kind="baseline",
+        method="tfidf",
+        description="TF-IDF of words and word pairs with logistic regression (scikit-learn).",
+        train_seconds=seconds,
+        peak_memory_bytes=memory.bytes(),
+    )
+
+
+def _untrained(job: Job, frozen: FrozenPass) -> Measured:
+    logits = {split: frozen.results[split].logits for split in MEASURED}
+    return measure(
+        job,
+        "untrained",
+        logits,
+        kind="baseline",
+        method="untrained",
+        description="The base model with a fresh head.",
+        total_parameters=frozen.parameters,
+        samples_per_second=frozen.results["test"].samples_per_second,
+    )
+
+
+def _probe(job: Job, frozen: FrozenPass) -> Measured:
+    began = time.perf_counter()
+    (head, penalty), passed = frozen.probe, frozen.results["train"].seconds
+    seconds = time.perf_counter() - began + passed
+    return measure(
+        job,
+        "probe",
+        {split: frozen.probe_logits(split) for split in MEASURED},
+        kind="baseline",
+        method="probe",
+        description="Logistic regression on the pooled features of the frozen base model.",
+        trained_parameters=head.weight.size + (0 if head.bias is None else head.bias.size),
+        total_parameters=frozen.parameters,
+        train_seconds=seconds,
+        samples_per_second=frozen.results["test"].samples_per_second,
+        settings={"penalty": 1 / penalty},
+    )
+
+
+BASELINES: dict[str, Callable[[Job, FrozenPass], Measured]] = {
+    "majority": _majority,
+    "tfidf": _tfidf,
+    "untrained": _untrained,
+    "probe": _probe,
+}

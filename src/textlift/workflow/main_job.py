@@ -1,0 +1,145 @@
+"""The main job on one page: rows, checks, baselines, variants, comparison, report."""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from textlift.data import write_conflicts
+from textlift.progress import Progress
+from textlift.recipe import Recipe, recipe_yaml
+from textlift.report.html import render_html
+from textlift.report.table import html_fragment, markdown_table, text_table
+from textlift.runs import RunDirectory, claim, require_claimable
+from textlift.workflow.baselines import FrozenPass, measure_baselines
+from textlift.workflow.measuring import Measured, restore, store
+from textlift.workflow.preparation import Job, prepare
+from textlift.workflow.results import assemble
+from textlift.workflow.variants import merged, tune
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run: where it lies and what was measured. Shows itself as a table in a notebook."""
+
+    directory: Path
+    results: dict[str, Any]
+
+    @property
+    def verdict(self) -> str:
+        """What was gained, in words."""
+        return str(self.results["verdict"])
+
+    @property
+    def best_variant(self) -> str | None:
+        """The tuned variant that did best on validation."""
+        name: str | None = self.results["best_variant"]
+        return name
+
+    @property
+    def report(self) -> Path:
+        """The report to open in a browser."""
+        return self.directory / "report.html"
+
+    def score(self, variant: str, metric: str = "accuracy", *, split: str = "test") -> float:
+        """One score of one variant."""
+        return float(self.results["variants"][variant][split][metric])
+
+    def _repr_html_(self) -> str:
+        return html_fragment(self.results)
+
+    def __str__(self) -> str:
+        return text_table(self.results)
+
+
+def run_recipe(
+    recipe: Recipe,
+    *,
+    output: Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+    command: str = "",
+) -> RunResult:
+    """Do everything that a recipe asks, and write a run directory.
+
+    Args:
+        recipe: Resolved.
+        output: Run directory; runs/NAME when not given.
+        overwrite: Replace a run that is there.
+        resume: Continue a run that was interrupted; what it finished is kept.
+        progress: Where lines and bars go; stderr when not given.
+        command: As typed, for the record.
+
+    Raises:
+        TextliftError: See `textlift.errors`; the output is untouched where rows or recipe cannot be used.
+    """
+    progress = progress or Progress()
+    path = output or Path("runs") / recipe.name
+    require_claimable(path, overwrite=overwrite, resume=resume)
+    job = prepare(recipe, progress)
+    run = claim(path, fingerprint=job.fingerprint, command=command, overwrite=overwrite, resume=resume)
+    _write_inputs(run, job)
+    measured = list(_measure_all(run, job, progress))
+    results = assemble(job, measured, command=command)
+    write_report(run, results, {one.name: one.history for one in measured})
+    run.finish("complete")
+    return RunResult(path, results)
+
+
+def write_report(run: RunDirectory, results: dict[str, Any], histories: dict[str, list[dict[str, Any]]]) -> None:
+    """Write the results as Markdown and HTML, then as JSON: a run with results.json has finished."""
+    run.write_text("results.md", markdown_table(results))
+    run.write_text("report.html", render_html(results, histories))
+    run.write("results.json", results)
+
+
+def _measure_all(run: RunDirectory, job: Job, progress: Progress) -> Iterator[Measured]:
+    frozen = FrozenPass(job, progress)
+    done: dict[str, Measured] = {}
+    for name in job.recipe.baselines:
+        earlier = restore(run, name)
+        if earlier is not None:
+            done[name] = earlier
+    missing = job.recipe.model_copy(update={"baselines": tuple(b for b in job.recipe.baselines if b not in done)})
+    for one in measure_baselines(Job(**{**vars(job), "recipe": missing}), frozen, progress):
+        store(run, job, one)
+        done[one.name] = one
+    yield from (done[name] for name in job.recipe.baselines)
+    for variant in sorted(job.recipe.settled_variants(), key=lambda one: one.merge_of is not None):
+        one = restore(run, variant.name)
+        if one is None:
+            if variant.merge_of is None:
+                one = tune(job, variant, run=run, frozen=frozen, progress=progress)
+            else:
+                one = merged(job, variant, run=run, origin=done[variant.merge_of], progress=progress)
+            store(run, job, one)
+        done[variant.name] = one
+        yield one
+
+
+def _write_inputs(run: RunDirectory, job: Job) -> None:
+    dataset = job.dataset
+    run.write_text("recipe.yaml", recipe_yaml(job.recipe))
+    run.write("checks.json", [finding.to_dict() for finding in job.findings])
+    run.write(
+        "data.json",
+        {
+            "name": dataset.name,
+            "text_column": dataset.text_column,
+            "label_column": dataset.label_column,
+            "label_names": list(dataset.label_names),
+            "label_values": list(dataset.label_values),
+            "reasons": list(dataset.reasons),
+            "files": dataset.fingerprints,
+        },
+    )
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(["split", "source", "row"])
+    for split, rows in dataset.splits.items():
+        writer.writerows((split, source, row) for source, row in zip(rows.sources, rows.row_numbers, strict=True))
+    run.write_text("splits.csv", lines.getvalue())
+    write_conflicts(run.path / "conflicts.csv", dataset)

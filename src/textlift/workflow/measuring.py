@@ -1,0 +1,105 @@
+"""One measured variant or baseline: its predictions on validation and test, its scores, its files in the run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from textlift.evaluation.metrics import evaluate, softmax
+from textlift.inference import ForwardResult, Predictor
+from textlift.progress import Progress
+from textlift.runs import RunDirectory
+from textlift.workflow.preparation import Job
+
+MEASURED = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Logits of a variant on validation and test, (N, C) each, and the record of results.json."""
+
+    name: str
+    logits: Mapping[str, np.ndarray]
+    record: dict[str, Any]
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def measure(
+    job: Job,
+    name: str,
+    logits: Mapping[str, np.ndarray],
+    *,
+    kind: str,
+    method: str,
+    description: str,
+    history: list[dict[str, Any]] | None = None,
+    **facts: Any,
+) -> Measured:
+    """Scores of logits on validation and test, with whatever else is known of the variant."""
+    scores = {split: evaluate(job.labels[split], logits[split], seed=job.recipe.seed) for split in MEASURED}
+    record: dict[str, Any] = {
+        "kind": kind,
+        "method": method,
+        "description": description,
+        **scores,
+        "trained_parameters": 0,
+        "total_parameters": 0,
+        "train_seconds": None,
+        "useful_tokens_per_second": None,
+        "peak_memory_bytes": None,
+        "samples_per_second": None,
+        **facts,
+    }
+    return Measured(name, logits, record, history or [])
+
+
+def store(run: RunDirectory, job: Job, measured: Measured) -> None:
+    """Write predictions and history, then the record: a variant with a record is finished."""
+    folder = f"variants/{measured.name}"
+    names = job.dataset.label_names
+    rows = []
+    for split in MEASURED:
+        part, logits = job.dataset.splits[split], measured.logits[split]
+        probabilities = softmax(logits)
+        for index, row in enumerate(probabilities):
+            rows.append(
+                {
+                    "split": split,
+                    "source": part.sources[index],
+                    "row": part.row_numbers[index],
+                    "label": names[job.labels[split][index]],
+                    "prediction": names[int(row.argmax())],
+                    "probabilities": [round(float(value), 6) for value in row],
+                    "logits": [float(f"{value:.7g}") for value in logits[index]],
+                }
+            )
+    run.write_lines(f"{folder}/predictions.jsonl", rows)
+    run.write_lines(f"{folder}/history.jsonl", measured.history)
+    run.write(f"{folder}/metrics.json", measured.record)
+
+
+def restore(run: RunDirectory, name: str) -> Measured | None:
+    """A variant that an earlier, interrupted run finished, or None."""
+    folder = f"variants/{name}"
+    if not (run.path / folder / "metrics.json").is_file():
+        return None
+    logits: dict[str, list[list[float]]] = {split: [] for split in MEASURED}
+    for row in run.read_lines(f"{folder}/predictions.jsonl"):
+        logits[row["split"]].append(row["logits"])
+    history = list(run.read_lines(f"{folder}/history.jsonl"))
+    arrays = {split: np.asarray(rows, dtype=np.float32) for split, rows in logits.items()}
+    return Measured(name, arrays, run.read(f"{folder}/metrics.json"), history)
+
+
+def forward_split(
+    predictor: Predictor, job: Job, split: str, *, progress: Progress, title: str, features: bool = False
+) -> ForwardResult:
+    """One pass over a split, with progress."""
+    tokens = job.tokens[split]
+    with progress.task(f"{title}: {split}", len(tokens)) as task:
+        for step in predictor.forward_steps(tokens, features=features):
+            if isinstance(step, ForwardResult):
+                return step
+            task.reach(step)
+    raise AssertionError("forward_steps ends with a result")

@@ -1,0 +1,174 @@
+"""From what a user typed to one resolved recipe. Loads nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from textlift.errors import RecipeError, UsageError, nearest
+from textlift.methods.registry import METHODS, applicable_options, check_methods
+from textlift.recipe import Recipe, apply_overrides, parse_recipe, read_recipe, recipe_names, recipe_path
+
+MERGED = "merged"
+DATA_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of `textlift run`, as typed; None is "not given".
+
+    Args:
+        target: Recipe name or file, data file, folder or Hub data set.
+        data: Local files or one folder in place of the recipe's data.
+        validation: File of the validation rows.
+        test: File of the test rows.
+        model: Base model.
+        methods: Variants to train, by method or by name in the recipe.
+        overrides: `key.path=value` entries.
+        values: Recipe values by dotted key.
+    """
+
+    target: str
+    data: Sequence[str] = ()
+    validation: str | None = None
+    test: str | None = None
+    model: str | None = None
+    methods: Sequence[str] = ()
+    overrides: Sequence[str] = ()
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def resolve(request: Request) -> Recipe:
+    """The recipe of a request, checked against the method table.
+
+    Raises:
+        InputNotFoundError: The target is nothing that is known.
+        RecipeError: A value cannot be used; all complaints are told at once.
+        UsageError: Arguments contradict each other.
+    """
+    values = _base_values(request)
+    given = {key: value for key, value in request.values.items() if value is not None}
+    if request.model is not None:
+        given["model.name"] = request.model
+        if values.get("model", {}).get("name") not in (None, request.model):
+            given["model.revision"] = None
+    for key, value in given.items():
+        _set(values, key, value)
+    values = apply_overrides(values, request.overrides)
+    if request.methods:
+        values = _with_methods(values, request.methods)
+    recipe = parse_recipe(values, source=str(values.get("name", "recipe")))
+    check_methods(recipe)
+    return recipe
+
+
+def is_recipe(target: str) -> bool:
+    """Whether a target names a recipe rather than data: a built-in name, or a YAML file."""
+    return target in recipe_names() or Path(target).suffix.lower() in {".yaml", ".yml"}
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted key as sections: {"data.text": "tweet"} becomes {"data": {"text": "tweet"}}."""
+    sections: dict[str, Any] = {}
+    for key, value in values.items():
+        _set(sections, key, value)
+    return sections
+
+
+def _base_values(request: Request) -> dict[str, Any]:
+    files = {"validation": request.validation, "test": request.test}
+    files = {split: path for split, path in files.items() if path is not None}
+    if is_recipe(request.target):
+        values = read_recipe(str(recipe_path(request.target))).model_dump(mode="json", exclude_unset=True)
+        values.setdefault("name", Path(request.target).stem)
+        if request.data:
+            _replace_data(values, request.data)
+        if files:
+            _set(values, "data.files", {**(values.get("data", {}).get("files") or {}), **files})
+        return values
+    if request.data:
+        raise UsageError(f"--data takes the place of a recipe's data; {request.target!r} is data itself. Leave one out.")
+    _require_data_like(request.target)
+    name = "".join(c if c.isalnum() or c in "_.+-" else "-" for c in Path(request.target).stem).strip("-._+")[:64]
+    data = {"files": {"train": request.target, **files}} if files else {"source": request.target}
+    return {"name": name or "run", "data": data}
+
+
+def _require_data_like(target: str) -> None:
+    path = Path(target)
+    if path.exists() or path.suffix.lower() in DATA_SUFFIXES or "/" in target or "\\" in target or ":" in target:
+        return
+    names = recipe_names()
+    near = nearest(target, names)
+    if near:
+        from textlift.errors import InputNotFoundError
+
+        raise InputNotFoundError(
+            f"{target!r} must be a recipe, a file, a folder or a Hub data set; it is none here.{near}"
+            f"\nBuilt-in recipes: {', '.join(names)}."
+        )
+
+
+def _replace_data(values: dict[str, Any], data: Sequence[str]) -> None:
+    section = values.setdefault("data", {})
+    for key in ("source", "files", "revision"):
+        section.pop(key, None)
+    if len(data) == 1 and Path(data[0]).is_dir():
+        section["source"] = data[0]
+        return
+    if len(data) == 1:
+        section["source"] = data[0]
+        return
+    section["files"] = {_split_of(path): path for path in data}
+    if len(section["files"]) != len(data):
+        raise UsageError(f"--data must name one file for each split; found {', '.join(data)}.")
+
+
+def _split_of(path: str) -> str:
+    from textlift.data.layout import SPLIT_WORDS
+
+    words = "".join(c if c.isalpha() else " " for c in Path(path).stem.casefold()).split()
+    found = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
+    if len(found) != 1:
+        raise UsageError(
+            f"--data {path}: the name of the file must say train, validation or test; it does not."
+            "\nRename it, or pass a folder with one file for each split."
+        )
+    return str(found.pop())
+
+
+def _with_methods(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Only the named variants: those of the recipe by their name, methods of the table, and `merged`."""
+    known = dict(values.get("variants") or {})
+    shared = dict(values.get("method") or {})
+    chosen: dict[str, Any] = {}
+    for name in names:
+        if name in known and known[name].get("merge_of") is None:
+            chosen[name] = known[name]
+        elif name in METHODS:
+            chosen[name] = {"method": {"name": name, **applicable_options(name, {k: v for k, v in shared.items() if k != "name"})}}
+        elif name != MERGED:
+            names_known = [*known, *METHODS, MERGED]
+            raise RecipeError(
+                f"--methods must name variants of the recipe or methods ({', '.join(dict.fromkeys(names_known))}); "
+                f"found {name!r}.{nearest(name, names_known)}"
+            )
+    if MERGED in names:
+        origin = next((v for v in chosen if _mergeable(chosen[v], shared)), None)
+        if origin is None:
+            raise RecipeError("--methods merged folds an adapter into the base; name one that makes it too: lora,merged.")
+        chosen[MERGED] = {"merge_of": origin}
+    return {**values, "variants": chosen}
+
+
+def _mergeable(variant: Mapping[str, Any], shared: Mapping[str, Any]) -> bool:
+    name = str((variant.get("method") or {}).get("name") or shared.get("name") or "lora")
+    return name in METHODS and METHODS[name].mergeable
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    node = values
+    for parent in parents:
+        node = node.setdefault(parent, {})
+    node[last] = value

@@ -1,0 +1,154 @@
+"""Rows and base model made ready: read, checked, split, tokenized; stops before weights are loaded if checks fail."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from textlift.data import Dataset, Finding, find_problems, length_findings, prepare_splits, raise_errors, read_dataset
+from textlift.data.batching import TokenizedTexts, token_counts, tokenize
+from textlift.errors import ModelError, safe_for_terminal
+from textlift.inference import Predictor
+from textlift.models.classifier import Classifier, padding_shift
+from textlift.models.loading import BaseModel, build_classifier, choose_max_length, open_base
+from textlift.progress import Progress
+from textlift.recipe import Recipe
+from textlift.runtime import Runtime, choose_runtime
+from textlift.training.session import Examples
+
+_PADDING_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that baselines and variants of one run share."""
+
+    recipe: Recipe
+    dataset: Dataset
+    findings: tuple[Finding, ...]
+    base: BaseModel
+    runtime: Runtime
+    max_length: int
+    max_length_reason: str
+    tokens: dict[str, TokenizedTexts]
+    labels: dict[str, np.ndarray]
+
+    @property
+    def n_classes(self) -> int:
+        """C."""
+        return len(self.dataset.label_names)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of recipe, base weights and data: what must be equal for a run to be continued."""
+        parts = [self.recipe.model_dump(mode="json"), self.base.folder.sha256, data_digests(self.dataset)]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def examples(self, split: str) -> Examples:
+        """Tokens and label ids of a split."""
+        return Examples(self.tokens[split], self.labels[split])
+
+    def fresh_predictor(self) -> Predictor:
+        """The base model with the head that the seed draws, on the device, proved indifferent to padding."""
+        classifier = build_classifier(self.base, self.dataset.label_names, seed=self.recipe.seed)
+        classifier.requires_grad_(False)
+        require_padding_indifference(classifier, self.base, self.tokens["train"])
+        classifier.to(self.runtime.device)
+        return Predictor(
+            classifier, self.base.tokenizer, self.dataset.label_names, self.max_length, self.runtime, self.recipe.name
+        )
+
+
+def prepare(recipe: Recipe, progress: Progress) -> Job:
+    """Read, check, split and tokenize the rows of a recipe, and read all of the base model but its weights.
+
+    Raises:
+        DataError: A check found an error; all of them are told.
+        TextliftError: Data or base model cannot be had or used (see `textlift.errors`).
+    """
+    runtime = choose_runtime(
+        device=recipe.runtime.device, precision=recipe.runtime.precision, threads=recipe.runtime.threads
+    )
+    dataset, findings = read_and_check(recipe, progress)
+    base = open_base(recipe.model.name, revision=recipe.model.revision, pooling=recipe.model.pooling)
+    for reason in (*base.reasons, *runtime.reasons):
+        progress.say(f"  {reason}")
+    counts = {split: token_counts(base.tokenizer, rows.texts) for split, rows in dataset.splits.items()}
+    max_length, why_length = choose_max_length(base, counts["train"].tolist(), recipe.model.max_length)
+    progress.say(f"  {why_length}")
+    cut = length_findings(counts, max_length, chosen_by_user=recipe.model.max_length != "auto")
+    for finding in cut:
+        progress.say(f"  {finding.severity}: {finding.message}")
+    raise_errors(cut)
+    tokens = {
+        split: tokenize(base.tokenizer, rows.texts, max_length=max_length) for split, rows in dataset.splits.items()
+    }
+    labels = {split: dataset.label_ids(split) for split in dataset.splits}
+    return Job(recipe, dataset, (*findings, *cut), base, runtime, max_length, why_length, tokens, labels)
+
+
+def read_and_check(recipe: Recipe, progress: Progress) -> tuple[Dataset, list[Finding]]:
+    """The final splits of a recipe and what the checks found; errors stop here.
+
+    Raises:
+        DataError: A check found an error; all of them are told.
+    """
+    raw = read_dataset(recipe.data)
+    findings = find_problems(raw, recipe.data)
+    raise_errors(findings)
+    dataset = prepare_splits(raw, recipe.data, seed=recipe.seed)
+    findings += find_problems(dataset, recipe.data)
+    raise_errors(findings)
+    rows = ", ".join(f"{split} {len(part):,}" for split, part in dataset.splits.items())
+    progress.say(f"{dataset.name}: {rows} rows, {len(dataset.label_names)} classes")
+    for reason in dataset.reasons:
+        progress.say(f"  {reason}")
+    for finding in findings:
+        progress.say(f"  {finding.severity}: {shortened(finding.message)}")
+    return dataset, findings
+
+
+def require_padding_indifference(classifier: Classifier, base: BaseModel, tokens: TokenizedTexts) -> None:
+    """Refuse a model whose logits change when a text is padded: its scores would depend on its neighbours.
+
+    Raises:
+        ModelError: They change by more than a thousandth of the largest logit.
+    """
+    import torch
+
+    shortest = int(np.argmin(tokens.lengths))
+    ids = torch.from_numpy(tokens[shortest].astype(np.int64))[None]
+    room = base.context - ids.shape[1]
+    if room < 1:
+        return
+    pad = int(base.tokenizer.pad_token_id or 0)
+    shift = padding_shift(classifier, ids, pad_token_id=pad, padding=min(3, room))
+    if not shift <= _PADDING_TOLERANCE:
+        raise ModelError(
+            f"model {base.folder.name}: padding must not change a logit; it changes them by {shift:.1%} of the largest."
+            "\nThe architecture does not mask padding as textlift needs; use another base model."
+        )
+
+
+def data_digests(dataset: Dataset) -> Mapping[str, Any]:
+    """sha256 of each file of the data, and the rows that were used of each split."""
+    files = {name: record["sha256"] for name, record in dataset.fingerprints.items()}
+    return {"files": files, "splits": {split: split_digest(dataset, split) for split in dataset.splits}}
+
+
+def split_digest(dataset: Dataset, split: str) -> str:
+    """sha256 over texts and labels of a split in order."""
+    rows = dataset.splits[split]
+    digest = hashlib.sha256()
+    for text, label in zip(rows.texts, rows.labels, strict=True):
+        digest.update(json.dumps([text, label]).encode())
+    return digest.hexdigest()
+
+
+def shortened(message: str, limit: int = 240) -> str:
+    """A message on one line, safe for a terminal."""
+    line = safe_for_terminal(" ".join(message.split()))
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."

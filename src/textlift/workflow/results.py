@@ -1,0 +1,122 @@
+"""results.json: records of all variants, comparisons of each pair, verdict, examples, environment."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+
+from textlift.evaluation.metrics import softmax
+from textlift.evaluation.statistics import compare
+from textlift.evaluation.verdict import verdict
+from textlift.runtime import environment
+from textlift.workflow.measuring import Measured
+from textlift.workflow.preparation import Job, split_digest
+
+FORMAT_VERSION = 1
+_EXAMPLES = 6
+_EXAMPLE_CHARACTERS = 600
+
+
+def assemble(job: Job, measured: Sequence[Measured], *, command: str) -> dict[str, Any]:
+    """The documented shape of results.json (docs/results-format.md)."""
+    variants = {one.name: one.record for one in measured}
+    comparisons = [
+        row
+        for index, first in enumerate(measured)
+        for second in measured[index + 1 :]
+        for row in compare(
+            second.name,
+            first.name,
+            job.labels["test"],
+            a_predictions=second.logits["test"].argmax(axis=1),
+            b_predictions=first.logits["test"].argmax(axis=1),
+            seed=job.recipe.seed,
+        )
+    ]
+    best = best_variant(variants)
+    return {
+        "format_version": FORMAT_VERSION,
+        "name": job.recipe.name,
+        "description": job.recipe.description,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": command,
+        "status": "complete",
+        "task": _task(job),
+        "model": _model(job, variants),
+        "variants": variants,
+        "best_variant": best,
+        "comparisons": comparisons,
+        "verdict": verdict(variants, comparisons),
+        "checks": [finding.to_dict() for finding in job.findings],
+        "examples": _examples(job, next((one for one in measured if one.name == best), None)),
+        "recipe": job.recipe.model_dump(mode="json"),
+        "environment": environment(job.runtime),
+    }
+
+
+def best_variant(variants: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The tuned variant with the highest validation accuracy, then the lowest log loss; None where none was tuned."""
+    tuned = {name: record for name, record in variants.items() if record["kind"] == "tuned"}
+    return max(
+        tuned,
+        key=lambda name: (tuned[name]["validation"]["accuracy"], -tuned[name]["validation"]["log_loss"]),
+        default=None,
+    )
+
+
+def _task(job: Job) -> dict[str, Any]:
+    dataset = job.dataset
+    return {
+        "label_names": list(dataset.label_names),
+        "rows": {split: len(rows) for split, rows in dataset.splits.items()},
+        "text_column": dataset.text_column,
+        "label_column": dataset.label_column,
+        "sources": list(dataset.fingerprints),
+        "reasons": list(dataset.reasons),
+        "test_fingerprint": split_digest(dataset, "test"),
+    }
+
+
+def _model(job: Job, variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    totals = [record["total_parameters"] for record in variants.values() if record["kind"] != "tuned"]
+    return {
+        "name": job.base.folder.name,
+        "revision": job.base.folder.revision,
+        "family": job.base.model_type,
+        "pooling": job.base.pooling,
+        "max_length": job.max_length,
+        "total_parameters": max([*totals, *(record["total_parameters"] for record in variants.values())], default=0),
+        "reasons": [*job.base.reasons, job.max_length_reason],
+    }
+
+
+def _examples(job: Job, best: Measured | None) -> dict[str, Any]:
+    if best is None:
+        return {"variant": None, "right": [], "wrong": [], "confident_wrong": []}
+    labels, probabilities = job.labels["test"], softmax(best.logits["test"])
+    predicted, top = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    order = np.random.default_rng(job.recipe.seed).permutation(len(labels))
+    wrong = [int(i) for i in order if predicted[i] != labels[i]]
+    picked = {
+        "right": [int(i) for i in order if predicted[i] == labels[i]][:_EXAMPLES],
+        "wrong": wrong[:_EXAMPLES],
+        "confident_wrong": sorted(wrong, key=lambda i: -top[i])[:_EXAMPLES],
+    }
+    return {
+        "variant": best.name,
+        **{kind: [_example(job, i, int(predicted[i]), float(top[i])) for i in rows] for kind, rows in picked.items()},
+    }
+
+
+def _example(job: Job, index: int, predicted: int, probability: float) -> dict[str, Any]:
+    rows, names = job.dataset.splits["test"], job.dataset.label_names
+    text = rows.texts[index]
+    return {
+        "text": text if len(text) <= _EXAMPLE_CHARACTERS else f"{text[:_EXAMPLE_CHARACTERS]} ...",
+        "label": names[job.labels["test"][index]],
+        "prediction": names[predicted],
+        "probability": probability,
+        "source": rows.sources[index],
+        "row": rows.row_numbers[index],
+    }

@@ -1,0 +1,201 @@
+"""The variants of a run: tuned ones, trained and saved; merged ones, made from a saved adapter."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from textlift.errors import MissingExtraError
+from textlift.export.card import model_card
+from textlift.export.loading import attach_adapter, merge
+from textlift.export.proof import prove_saved
+from textlift.export.saving import save_adapter, save_model, settings_of
+from textlift.inference import Predictor
+from textlift.methods.base import peak_learning_rate
+from textlift.methods.registry import method_of
+from textlift.progress import Progress
+from textlift.recipe import Variant
+from textlift.runs import RunDirectory
+from textlift.runtime import PeakMemory, set_seed
+from textlift.training.checkpoint import restore_latest, save_checkpoint
+from textlift.training.loop import TrainStep
+from textlift.training.session import Measurement, TrainingSession
+from textlift.training.tuning import ParameterCounts, apply_method, count_parameters
+from textlift.workflow.baselines import FrozenPass
+from textlift.workflow.measuring import MEASURED, Measured, forward_split, measure
+from textlift.workflow.preparation import Job
+
+PROOF_TEXTS = 200
+
+
+def tune(job: Job, variant: Variant, *, run: RunDirectory, frozen: FrozenPass, progress: Progress) -> Measured:
+    """Train a variant, measure it, save it, and load it back in a fresh process before it counts.
+
+    Raises:
+        TrainingError: Loss or gradient became infinite.
+        ModelError: What was saved does not give the same logits.
+        StorageError: The disk refuses.
+    """
+    method, options = method_of(variant)
+    memory = PeakMemory(job.runtime.device)
+    predictor = job.fresh_predictor()
+    if variant.training.head_start == "probe":
+        head, _ = frozen.probe
+        predictor.classifier.set_head(head.weight, head.bias)
+    set_seed(job.recipe.seed)
+    counts = apply_method(predictor.classifier, method, options)
+    predictor.classifier.to(job.runtime.device)
+    rate, why = peak_learning_rate(method, hidden_size=job.base.hidden_size)
+    if variant.training.learning_rate is not None:
+        rate, why = variant.training.learning_rate, f"learning_rate {variant.training.learning_rate:g}: as asked"
+    progress.say(f"variant {variant.name}: {method.name}, {_told(counts)}; {why}")
+    session = TrainingSession(
+        predictor,
+        job.examples("train"),
+        job.examples("validation"),
+        settings=variant.training,
+        learning_rate=rate,
+        seed=job.recipe.seed,
+        base_dropout=variant.training.frozen_dropout or not method.saves_adapter,
+    )
+    _train(session, variant, job=job, run=run, progress=progress)
+    passes = {split: forward_split(predictor, job, split, progress=progress, title=variant.name) for split in MEASURED}
+    measured = measure(
+        job,
+        variant.name,
+        {split: done.logits for split, done in passes.items()},
+        kind="tuned",
+        method=method.name,
+        description=variant.description or method.summary,
+        history=session.progress.history,
+        trained_parameters=counts.trained,
+        total_parameters=counts.total,
+        train_seconds=session.progress.seconds,
+        useful_tokens_per_second=session.progress.useful_tokens / max(session.progress.seconds, 1e-9),
+        peak_memory_bytes=memory.bytes(),
+        samples_per_second=passes["test"].samples_per_second,
+        settings={
+            **options.model_dump(mode="json"),
+            **variant.training.model_dump(mode="json"),
+            "learning_rate": rate,
+            "steps": session.progress.step,
+            "best_step": session.progress.best_step,
+        },
+    )
+    return _save(measured, predictor, job=job, run=run, progress=progress, saves_adapter=method.saves_adapter)
+
+
+def merged(job: Job, variant: Variant, *, run: RunDirectory, origin: Measured, progress: Progress) -> Measured:
+    """Fold a saved adapter into a freshly loaded base, measure it again, and tell the largest logit difference.
+
+    Raises:
+        ModelError: The merged folder, loaded by plain libraries, does not give the merged logits.
+    """
+    progress.say(f"variant {variant.name}: the adapter of {origin.name} folded into the base")
+    predictor = merged_predictor(job, run.variant(origin.name) / "adapter")
+    passes = {split: forward_split(predictor, job, split, progress=progress, title=variant.name) for split in MEASURED}
+    logits = {split: done.logits for split, done in passes.items()}
+    largest = max(float(np.abs(logits[split] - origin.logits[split]).max()) for split in MEASURED)
+    changed = int((logits["test"].argmax(axis=1) != origin.logits["test"].argmax(axis=1)).sum())
+    progress.say(f"  largest logit difference to {origin.name}: {largest:.2g}; {changed} predictions on test differ")
+    folder = run.path / ".merged-proof"
+    try:
+        settings = settings_of(
+            job.base, predictor, kind="model", method=MERGED_METHOD, label_values=job.dataset.label_values
+        )
+        save_model(predictor, folder, settings=settings, card="")
+        proof = prove_saved(predictor, job.base, _proof_texts(job), adapter=None, model=folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    _tell(proof, progress)
+    return measure(
+        job,
+        variant.name,
+        logits,
+        kind="merged",
+        method=MERGED_METHOD,
+        description=variant.description or f"The adapter of {origin.name} folded into the base weights.",
+        total_parameters=count_parameters(predictor.classifier).total,
+        samples_per_second=passes["test"].samples_per_second,
+        largest_logit_difference=largest,
+        changed_predictions=changed,
+        merged_from=origin.name,
+        proof=proof,
+    )
+
+
+MERGED_METHOD = "merged"
+
+
+def merged_predictor(job: Job, adapter: Path) -> Predictor:
+    """A fresh base with the adapter of a folder folded in."""
+    predictor = job.fresh_predictor()
+    predictor.classifier.to("cpu")  # folding is exact in fp32 on the CPU, whatever the device
+    attach_adapter(predictor.classifier, adapter)
+    merge(predictor)
+    predictor.classifier.to(job.runtime.device)
+    return predictor
+
+
+def _train(session: TrainingSession, variant: Variant, *, job: Job, run: RunDirectory, progress: Progress) -> None:
+    checkpoints = run.variant(variant.name) / "checkpoints"
+    step, told = restore_latest(session, checkpoints, fingerprint=job.fingerprint)
+    for sentence in told:
+        progress.say(f"  {sentence}")
+    if step:
+        progress.say(f"  continued from step {step}")
+    with progress.task(f"training {variant.name}", session.total_steps) as task:
+        for event in session.run():
+            if isinstance(event, TrainStep):
+                task.reach(event.number, f"loss {event.loss:.3f}")
+            elif isinstance(event, Measurement):
+                mark = " (best)" if event.is_best else ""
+                progress.say(
+                    f"  step {event.step}/{session.total_steps}: validation accuracy {event.accuracy:.4f}, "
+                    f"log loss {event.log_loss:.4f}{mark}"
+                )
+                save_checkpoint(session, checkpoints, fingerprint=job.fingerprint)
+    if session.progress.step < session.total_steps:
+        progress.say(f"  stopped early: {session.progress.without_gain} measurements without gain")
+
+
+def _save(
+    measured: Measured, predictor: Predictor, *, job: Job, run: RunDirectory, progress: Progress, saves_adapter: bool
+) -> Measured:
+    kind = "adapter" if saves_adapter else "model"
+    folder = run.variant(measured.name) / kind
+    shutil.rmtree(folder, ignore_errors=True)
+    settings = settings_of(
+        job.base, predictor, kind=kind, method=measured.record["method"], label_values=job.dataset.label_values
+    )
+    card = model_card(measured.record, settings, name=job.recipe.name, dataset=job.dataset.name)
+    (save_adapter if saves_adapter else save_model)(predictor, folder, settings=settings, card=card)
+    proof = prove_saved(
+        predictor,
+        job.base,
+        _proof_texts(job),
+        adapter=folder if saves_adapter else None,
+        model=None if saves_adapter else folder,
+    )
+    _tell(proof, progress)
+    shutil.rmtree(run.variant(measured.name) / "checkpoints", ignore_errors=True)
+    return Measured(measured.name, measured.logits, {**measured.record, "proof": proof}, measured.history)
+
+
+def _tell(proof: list[dict[str, object]], progress: Progress) -> None:
+    for record in proof:
+        progress.say(
+            f"  loaded back in a fresh process ({record['loader']}): logits differ by at most "
+            f"{record['largest_logit_difference']:.1g}"
+        )
+    if not proof:
+        reason = MissingExtraError("pip install 'textlift[sentence]'")
+        progress.say(f"  not loaded back: sentence-transformers is not installed ({reason})")
+
+
+def _proof_texts(job: Job) -> list[str]:
+    return job.dataset.splits["validation"].texts[:PROOF_TEXTS]
+
+
+def _told(counts: ParameterCounts) -> str:
+    return f"{counts.trained:,} of {counts.total:,} parameters train ({counts.trained / counts.total:.2%})"

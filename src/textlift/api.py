@@ -97,7 +97,9 @@ def compare(*paths: str | Path, output: str | Path | None = None) -> Comparison:
     return verbs.compare_runs([str(path) for path in paths], output=None if output is None else Path(output))
 
 
-def export(path: str | Path, output: str | Path, *, to: str = "merged", overwrite: bool = False) -> list[dict[str, Any]]:
+def export(
+    path: str | Path, output: str | Path, *, to: str = "merged", overwrite: bool = False
+) -> list[dict[str, Any]]:
     """Write a saved variant in another format, proved in a fresh process: `textlift export`.
 
     Raises:
@@ -106,7 +108,9 @@ def export(path: str | Path, output: str | Path, *, to: str = "merged", overwrit
     return verbs.export_variant(str(path), to, Path(output), overwrite=overwrite)
 
 
-def check(source: str | Path, *, test: str | Path | None = None, settings: Mapping[str, Any] | None = None) -> CheckResult:
+def check(
+    source: str | Path, *, test: str | Path | None = None, settings: Mapping[str, Any] | None = None
+) -> CheckResult:
     """What is in labelled rows and what is wrong with them: `textlift check`.
 
     Raises:

@@ -40,6 +40,7 @@ Model = Annotated[str | None, typer.Option(help="Base model: Hub name, folder, o
 Limit = Annotated[int | None, typer.Option(help="At most this many rows of each split, stratified and seeded.")]
 Seed = Annotated[int | None, typer.Option(help="Every draw comes from this number; 0 when not given.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change one value: method.rank=16. Repeatable.")]
+SplitColumn = Annotated[str | None, typer.Option(help="Column that says train, validation or test.")]
 Validation = Annotated[str | None, typer.Option(help="File of the validation rows.")]
 Test = Annotated[str | None, typer.Option(help="File of the test rows.")]
 DropEmpty = Annotated[bool, typer.Option("--drop-empty", help="Leave out rows without text, counted.")]
@@ -62,6 +63,7 @@ def run(
     test: Test = None,
     text: TextColumn = None,
     label: LabelColumn = None,
+    split_column: SplitColumn = None,
     model: Model = None,
     methods: Annotated[str | None, typer.Option(help="Variants to train, with commas: lora,full.")] = None,
     overrides: Overrides = None,
@@ -85,8 +87,19 @@ def run(
 
     if overwrite and resume:
         raise UsageError("--overwrite replaces a run and --resume continues it; pass one of them.")
-    values = _data_values(text, label, delimiter, encoding, drop_empty, allow_leak, allow_conflicts, min_per_class)
-    values |= {"data.limit": limit, "seed": seed, "runtime.device": device}
+    values = _data_values(
+        text=text,
+        label=label,
+        split_column=split_column,
+        limit=limit,
+        drop_empty=drop_empty,
+        allow_leak=allow_leak,
+        allow_conflicts=allow_conflicts,
+        min_per_class=min_per_class,
+        delimiter=delimiter,
+        encoding=encoding,
+    )
+    values |= {"seed": seed, "runtime.device": device}
     request = Request(
         target,
         data=_paths(data),
@@ -113,6 +126,7 @@ def check(
     test: Test = None,
     text: TextColumn = None,
     label: LabelColumn = None,
+    split_column: SplitColumn = None,
     model: Model = None,
     limit: Limit = None,
     drop_empty: DropEmpty = False,
@@ -121,18 +135,31 @@ def check(
     min_per_class: MinPerClass = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for checks.json and conflicts.csv.")] = None,
     as_json: Json = False,
 ) -> None:
     """Tell what is in labelled rows and what is wrong with them; exit code 65 on errors."""
     from textlift.errors import DataError
     from textlift.progress import Progress
     from textlift.workflow.planning import Request, resolve
-    from textlift.workflow.verbs import check_rows
+    from textlift.workflow.verbs import check_rows, write_check
 
-    values = _data_values(text, label, delimiter, encoding, drop_empty, allow_leak, allow_conflicts, min_per_class)
-    values["data.limit"] = limit
+    values = _data_values(
+        text=text,
+        label=label,
+        split_column=split_column,
+        limit=limit,
+        drop_empty=drop_empty,
+        allow_leak=allow_leak,
+        allow_conflicts=allow_conflicts,
+        min_per_class=min_per_class,
+        delimiter=delimiter,
+        encoding=encoding,
+    )
     request = Request(target, data=_paths(data), validation=validation, test=test, model=model, values=values)
     result = check_rows(resolve(request), Progress())
+    if output is not None:
+        write_check(result, output)
     if as_json:
         _print_json(result.to_dict())
     else:
@@ -157,7 +184,7 @@ def evaluate(
     from textlift.workflow.planning import nested
     from textlift.workflow.verbs import evaluate_file
 
-    given = _data_values(text, label, delimiter, encoding)
+    given = _data_values(text=text, label=label, delimiter=delimiter, encoding=encoding)
     values = nested({"data.source": source, **{key: value for key, value in given.items() if value is not None}})
     scores = evaluate_file(saved, parse_recipe(values).data, device=device or "auto")
     if as_json:
@@ -268,7 +295,7 @@ def _exit_codes() -> Iterator[None]:
     except BrokenPipeError:  # the reader of stdout has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - told with its traceback, exit code 70
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # click's usage errors
             error.show()
             sys.exit(int(error.exit_code))
@@ -286,26 +313,9 @@ def _tell(message: str) -> None:
     typer.echo("\n".join(lines[:3]), err=True)
 
 
-def _data_values(
-    text: str | None,
-    label: str | None,
-    delimiter: str | None,
-    encoding: str | None,
-    drop_empty: bool = False,
-    allow_leak: bool = False,
-    allow_conflicts: bool = False,
-    min_per_class: int | None = None,
-) -> dict[str, Any]:
-    return {
-        "data.text": text,
-        "data.label": label,
-        "data.delimiter": delimiter,
-        "data.encoding": encoding,
-        "data.drop_empty": drop_empty or None,
-        "data.allow_leak": allow_leak or None,
-        "data.allow_conflicts": allow_conflicts or None,
-        "data.min_per_class": min_per_class,
-    }
+def _data_values(**options: Any) -> dict[str, Any]:
+    """Options of the data section by dotted key; a flag that was not given leaves the recipe's value."""
+    return {f"data.{name}": None if value is False else value for name, value in options.items()}
 
 
 def _paths(data: Sequence[str] | None) -> list[str]:

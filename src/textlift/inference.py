@@ -67,13 +67,8 @@ class Predictor:
         Raises:
             DataError: An item is not a string.
         """
-        if isinstance(texts, str):
-            texts = [texts]
-        wrong = [index for index, text in enumerate(texts) if not isinstance(text, str)]
-        if wrong:
-            found = type(texts[wrong[0]]).__name__
-            raise DataError(f"texts must be strings; item {wrong[0]} is {found}.")
-        if not len(texts):
+        texts = _strings(texts)
+        if not texts:
             return []
         probabilities = self.predict_proba(texts)
         best = probabilities.argmax(axis=1)
@@ -88,8 +83,12 @@ class Predictor:
         ]
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
-        """Probability of each class, (N, C), in the order of label_names."""
-        logits = self.forward(self.tokenize(texts)).logits.astype(np.float64)
+        """Probability of each class, (N, C), in the order of label_names.
+
+        Raises:
+            DataError: An item is not a string.
+        """
+        logits = self.forward(self.tokenize(_strings(texts))).logits.astype(np.float64)
         shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities: np.ndarray = shifted / shifted.sum(axis=1, keepdims=True)
         return probabilities
@@ -114,28 +113,59 @@ class Predictor:
         self.classifier.eval()
         began, done = time.perf_counter(), 0
         for batch in budget_batches(tokens.lengths, tokens_per_batch=INFERENCE_TOKENS):
-            with self.classifier.captured_features() as captured:
-                logits[batch] = self._batch_logits(tokens, batch)
             if features:
-                kept = _one_row_each(captured[-1], tokens, batch).float().cpu().numpy()
+                logits[batch], kept = self._batch_with_features(tokens, batch)
                 if pooled is None:
                     pooled = np.empty((len(tokens), kept.shape[1]), dtype=np.float32)
                 pooled[batch] = kept
+            else:
+                logits[batch] = self._batch_logits(self._inputs(tokens, batch))
             done += len(batch)
             yield done
         yield ForwardResult(logits, pooled, time.perf_counter() - began)
 
-    def _batch_logits(self, tokens: TokenizedTexts, batch: np.ndarray) -> np.ndarray:
-        inputs = collate(tokens, batch, pad_token_id=int(self.tokenizer.pad_token_id or 0))
-        inputs = {name: tensor.to(self.runtime.device) for name, tensor in inputs.items()}
+    @property
+    def _pad_token_id(self) -> int:
+        return int(self.tokenizer.pad_token_id or 0)
+
+    def _inputs(self, tokens: TokenizedTexts, batch: np.ndarray) -> dict[str, torch.Tensor]:
+        inputs = collate(tokens, batch, pad_token_id=self._pad_token_id)
+        return {name: tensor.to(self.runtime.device) for name, tensor in inputs.items()}
+
+    def _batch_logits(self, inputs: dict[str, torch.Tensor]) -> np.ndarray:
         with torch.inference_mode(), self.runtime.autocast():
             values: np.ndarray = self.classifier(**inputs).float().cpu().numpy()
         return values
 
+    def _batch_with_features(self, tokens: TokenizedTexts, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        inputs = self._inputs(tokens, batch)
+        with self.classifier.captured_features() as captured:
+            logits = self._batch_logits(inputs)
+        kept = _one_row_each(captured[-1], inputs["input_ids"], pad_token_id=self._pad_token_id)
+        features: np.ndarray = kept.float().cpu().numpy()
+        return logits, features
 
-def _one_row_each(features: torch.Tensor, tokens: TokenizedTexts, batch: np.ndarray) -> torch.Tensor:
-    # Decoders run their head over every position (B, L, D) and pick the last token's logits afterwards.
+
+def _strings(texts: Sequence[str]) -> list[str]:
+    """The texts as a list; a single string is one text."""
+    if isinstance(texts, str):
+        return [texts]
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise DataError(f"texts must be strings; item {index} is {type(text).__name__}.")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise DataError(f"texts must be Unicode; item {index} holds half of a surrogate pair.")
+    return list(texts)
+
+
+def _one_row_each(features: torch.Tensor, input_ids: torch.Tensor, *, pad_token_id: int) -> torch.Tensor:
+    """Pooled features (B, D): decoders run their head over every position (B, L, D) and pick one afterwards.
+
+    Source:
+        transformers, GenericForSequenceClassification: the rightmost token that is not the padding token.
+    """
     if features.dim() == 2:
         return features
-    last = torch.as_tensor(tokens.lengths[batch] - 1, device=features.device)
-    return features[torch.arange(len(batch), device=features.device), last]
+    places = torch.arange(input_ids.shape[1], device=features.device)
+    last = (places * (input_ids != pad_token_id)).argmax(dim=1)  # (B,)
+    return features[torch.arange(len(last), device=features.device), last]

@@ -23,9 +23,9 @@ class Task:
         self._began = self._told = time.monotonic()
         self._bar: tqdm[Any] | None = None
         if bars:
-            from tqdm import tqdm
+            from tqdm import tqdm as make_bar
 
-            self._bar = tqdm(total=total, desc=title, file=stream, leave=False, dynamic_ncols=True)
+            self._bar = make_bar(total=total, desc=title, file=stream, leave=False, dynamic_ncols=True)
 
     def reach(self, done: int, note: str = "") -> None:
         """Say how much is done, with a note such as the loss."""

@@ -163,9 +163,7 @@ class Recipe(Section):
         options = {key: value for key, value in {**shared, **section.method}.items() if key != "name"}
         values = {**self.training.model_dump(), **section.training}
         training = _validated(TrainingSection, values, f"variants.{name}.training.")
-        return Variant(
-            name=name, description=section.description, method=method, options=options, training=training
-        )
+        return Variant(name=name, description=section.description, method=method, options=options, training=training)
 
 
 def parse_recipe(values: Mapping[str, Any], *, source: str = "recipe") -> Recipe:
@@ -174,7 +172,7 @@ def parse_recipe(values: Mapping[str, Any], *, source: str = "recipe") -> Recipe
     Raises:
         RecipeError: Keys are unknown or values out of range; all complaints are told at once.
     """
-    recipe = _validated(Recipe, dict(values), "", source)
+    recipe: Recipe = _validated(Recipe, dict(values), "", source=source)
     recipe.settled_variants()
     return recipe
 
@@ -252,7 +250,7 @@ def complaints(error: ValidationError, model: type[BaseModel], prefix: str = "")
     return [_complaint(dict(item), model, prefix) for item in error.errors()]
 
 
-def _validated(model: type[Any], values: dict[str, Any], prefix: str, source: str = "recipe") -> Any:
+def _validated(model: type[Any], values: dict[str, Any], prefix: str, *, source: str = "recipe") -> Any:
     try:
         return model.model_validate(values)
     except ValidationError as error:

@@ -96,8 +96,9 @@ def _choose_precision(precision: str, device: str) -> tuple[str, str]:
 
     can_bf16 = device.startswith("cuda") and torch.cuda.is_bf16_supported()
     if precision == "auto":
-        reason = "the GPU computes in bf16; weights that train stay fp32" if can_bf16 else "exact, and this device"
-        return ("bf16", f"precision bf16: {reason}") if can_bf16 else ("fp32", f"precision fp32: {reason} gains no speed from less")
+        if can_bf16:
+            return "bf16", "precision bf16: the GPU computes in it; weights that train stay fp32"
+        return "fp32", "precision fp32: exact, and this device gains no speed from less"
     return precision, f"precision {precision}: as asked"
 
 
@@ -119,13 +120,14 @@ def set_seed(seed: int) -> None:
 def quiet_libraries() -> Iterator[None]:
     """Keep transformers, peft and huggingface_hub from drawing bars or warning of what is checked here anyway."""
     import transformers
-    from huggingface_hub import utils as hub
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    log, bars = transformers.utils.logging, hub.are_progress_bars_disabled()
+    log: Any = transformers.utils.logging
+    bars = are_progress_bars_disabled()
     level, drew = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()
     log.disable_progress_bar()
-    hub.disable_progress_bars()
+    disable_progress_bars()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -135,7 +137,7 @@ def quiet_libraries() -> Iterator[None]:
         if drew:
             log.enable_progress_bar()
         if not bars:
-            hub.enable_progress_bars()
+            enable_progress_bars()
 
 
 class PeakMemory:

@@ -5,7 +5,7 @@ from textlift.data.conflicts import conflict_rows, write_conflicts
 from textlift.data.dataset import Dataset, Rows
 from textlift.data.findings import Finding, raise_errors
 from textlift.data.reading import read_dataset
-from textlift.data.splits import prepare_splits
+from textlift.data.splits import cut_validation, prepare_splits
 from textlift.data.texts import read_texts
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Finding",
     "Rows",
     "conflict_rows",
+    "cut_validation",
     "find_problems",
     "length_findings",
     "prepare_splits",

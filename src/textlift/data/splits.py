@@ -55,6 +55,17 @@ def prepare_splits(dataset: Dataset, section: DataSection, *, seed: int) -> Data
     return replace(dataset, splits=splits, reasons=(*dataset.reasons, *reasons), prepared=True)
 
 
+def cut_validation(dataset: Dataset, section: DataSection, *, seed: int) -> Dataset:
+    """The data set with train and, cut from it by the rules of `prepare_splits`, validation; no test.
+
+    Validation is empty where every class is too small to give a row.
+    """
+    reasons: list[str] = []
+    cut = _cut(dataset, ["validation"], section, seed=seed, reasons=reasons)
+    splits = {split: dataset.splits["train"].take(cut[split].tolist()) for split in ("train", "validation")}
+    return replace(dataset, splits=splits, reasons=(*dataset.reasons, *reasons), prepared=True)
+
+
 def without_empty(dataset: Dataset) -> Dataset:
     """The data set without rows whose text is empty; the same one where there is none."""
     kept = {

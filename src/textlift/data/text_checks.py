@@ -71,7 +71,7 @@ def conflict_findings(dataset: Dataset, section: DataSection) -> list[Finding]:
         share = n_texts / n_all
         too_many = share > _MOST_CONFLICTS
         found = f"the same text stands with two labels: {n_texts:,} of {n_all:,} texts of {split} ({percent(share)})."
-        advice = "Look into conflicts.csv."
+        advice = "A run and check --output DIR list them in conflicts.csv."
         if too_many and not section.allow_conflicts:
             advice = "Settle the labels, or pass --allow-conflicts (--set data.allow_conflicts=true)."
         severity: Severity = "error" if too_many and not section.allow_conflicts else "warning"

@@ -36,7 +36,7 @@ def model_card(record: Mapping[str, Any], settings: SavedSettings, *, name: str,
     """README.md of an adapter or model folder.
 
     Args:
-        record: Of results.json, with scores on validation and test.
+        record: Of results.json, with scores on validation and test where they were measured.
         settings: As saved beside the weights.
         name: Of the run.
         dataset: As told to people.
@@ -60,19 +60,17 @@ def model_card(record: Mapping[str, Any], settings: SavedSettings, *, name: str,
     scores = [
         f"| {split} | {part['n']:,} | {part['accuracy']:.4f} ({part['accuracy_low']:.4f} to "
         f"{part['accuracy_high']:.4f}) | {part['f1_macro']:.4f} |"
-        for split, part in ((split, record[split]) for split in ("validation", "test"))
+        for split, part in ((split, record[split]) for split in ("validation", "test") if split in record)
     ]
+    header = ["| split | rows | accuracy (95 % interval) | F1 macro |", "|---|---:|---|---:|"]
     body = [
         f"# {_plain(name)}: {_plain(record['method'])}",
         "",
         f"A text classifier of {len(settings.label_names)} classes, tuned by textlift on {_plain(dataset)}.",
         f"{record['trained_parameters']:,} of {record['total_parameters']:,} parameters were trained.",
         "",
-        "| split | rows | accuracy (95 % interval) | F1 macro |",
-        "|---|---:|---|---:|",
-        *scores,
-        "",
-        "With textlift: `textlift.load(\"FOLDER\").predict([\"a text\"])`. Without:",
+        *([*header, *scores, ""] if scores else []),
+        'With textlift: `textlift.load("FOLDER").predict(["a text"])`. Without:',
         "",
         "```python",
         plain.format(names=names, folder="FOLDER", base=settings.base_public_name.replace('"', "")).rstrip(),

@@ -52,7 +52,7 @@ def check_pipeline(job: dict[str, Any], torch: Any) -> Any:
     """Logits of a model folder through pipeline("text-classification"), put in order by label name."""
     from transformers import pipeline
 
-    classify = pipeline("text-classification", model=job["folder"], device="cpu")
+    classify: Any = pipeline("text-classification", model=job["folder"], device="cpu")
     told = classify(job["texts"], top_k=None, function_to_apply="none", truncation=True, batch_size=4)
     rows = [{item["label"]: item["score"] for item in row} for row in told]
     return torch.tensor([[row[name] for name in job["label_names"]] for row in rows]).numpy()
@@ -74,9 +74,7 @@ CHECKS: dict[str, Callable[[dict[str, Any], Any], Any]] = {
 
 
 def _inputs(tokenizer: Any, job: dict[str, Any]) -> Any:
-    inputs = tokenizer(
-        job["texts"], padding=True, truncation=True, max_length=job["max_length"], return_tensors="pt"
-    )
+    inputs = tokenizer(job["texts"], padding=True, truncation=True, max_length=job["max_length"], return_tensors="pt")
     return {name: inputs[name] for name in ("input_ids", "attention_mask")}
 
 

@@ -124,6 +124,6 @@ def _run(job: Path) -> dict[str, Any]:
 
 
 def _sample(texts: Sequence[str]) -> list[str]:
-    ordered = sorted((text for text in texts if text.strip()), key=len)
+    ordered = sorted((text for text in texts if text.strip()), key=len) or ["a text"]
     places = np.linspace(0, len(ordered) - 1, num=min(SAMPLE, len(ordered)))
     return [ordered[round(float(place))] for place in places]

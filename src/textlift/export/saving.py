@@ -2,7 +2,7 @@
 
 Adapter folder: adapter_config.json, adapter_model.safetensors, head.safetensors (mean pooling), tokenizer,
 README.md, textlift.json. Model folder: what save_pretrained writes, or a sentence-transformers folder (mean pooling).
-textlift.json names base, labels and limits, and the sha256 of every other file.
+textlift.json names base, labels and limits, and the sha256 of every other file and of its own content.
 """
 
 import hashlib
@@ -114,8 +114,14 @@ def read_settings(folder: Path) -> SavedSettings:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder}: must be a variant that textlift saved; {SETTINGS} cannot be read.") from error
-    if values.get("format_version") != FORMAT_VERSION:
-        raise ModelError(f"{path}: format_version must be {FORMAT_VERSION}; found {values.get('format_version')!r}.")
+    version = values.get("format_version") if isinstance(values, dict) else None
+    if version != FORMAT_VERSION:
+        raise ModelError(f"{path}: format_version must be {FORMAT_VERSION}; found {version!r}.")
+    if values.pop("sha256", None) != _digest(values):
+        raise ModelError(
+            f"{path}: must be the file that textlift wrote; its own sha256 does not fit."
+            "\nThe file was changed or damaged; train again or restore it."
+        )
     for name, digest in values["files"].items():
         found = sha256_of(folder / name) if (folder / name).is_file() else "no file"
         if found != digest:
@@ -153,7 +159,12 @@ def _save_shared(predictor: Predictor, folder: Path, settings: SavedSettings, ca
         **vars(settings),
         "files": {path.relative_to(folder).as_posix(): sha256_of(path) for path in files},
     }
+    values["sha256"] = _digest(values)
     (folder / SETTINGS).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _save_sentence_modules(head: torch.nn.Linear, folder: Path, max_length: int) -> None:

@@ -33,7 +33,7 @@ def wrap_lora(parts: Parts, options: LoraOptions) -> Any:
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS if parts.has_head else TaskType.FEATURE_EXTRACTION,
         r=options.rank,
-        lora_alpha=options.alpha,
+        lora_alpha=options.alpha,  # type: ignore[arg-type] # annotated int, used as a factor
         lora_dropout=options.dropout,
         bias=options.bias,
         target_modules=chosen_layers(parts, options.target_modules),

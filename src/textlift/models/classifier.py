@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from textlift.errors import ModelError
-from textlift.models.families import Family, linear_layer_names, locate
+from textlift.models.families import Family, linear_layer_names, located
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +35,7 @@ class Classifier(nn.Module):
             config: Any = model.config
             self.head = nn.Linear(int(config.hidden_size), n_classes)
         # Modules that come later are an adapter's: their dropout is on while training, the base model's is not.
-        self._base_modules = {id(module) for module in self.modules()}
+        self._base_modules = set(self.modules())
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Logits (B, C) in fp32 of input_ids and attention_mask, both (B, L), padded on the right."""
@@ -44,12 +44,17 @@ class Classifier(nn.Module):
             logits: torch.Tensor = output.logits
             return logits.float()
         with torch.autocast(input_ids.device.type, enabled=False):
-            return self.head(mean_pool(output.last_hidden_state.float(), attention_mask))
+            logits = self.head(mean_pool(output.last_hidden_state.float(), attention_mask))
+            return logits
 
     def set_training(self, *, base_dropout: bool) -> None:
-        """Go into training mode: the dropout of an adapter is on, that of the base model only where asked for."""
-        for module in self.modules():
-            module.training = base_dropout or id(module) not in self._base_modules
+        """Go into training mode: the dropout of an adapter is on, that of the base model only where asked for.
+
+        The copy of the head that an adapter trains counts as part of the base model.
+        """
+        for name, module in self.named_modules():
+            in_base = module in self._base_modules or ".modules_to_save." in name
+            module.training = base_dropout or not in_base
 
     @contextmanager
     def captured_features(self) -> Iterator[list[torch.Tensor]]:
@@ -87,11 +92,21 @@ class Classifier(nn.Module):
                 linear.bias.zero_()
 
     def set_head(self, weight: "np.ndarray", bias: "np.ndarray | None") -> None:
-        """Start the last linear layer from weight (C, D) and bias (C,), as a probe found them."""
+        """Start the last linear layer from weight (C, D) and bias (C,), as a probe found them.
+
+        Raises:
+            ValueError: They do not have the form of the layer; None stands for no bias.
+        """
         linear = self.final_linear()
+        wanted = (tuple(linear.weight.shape), linear.bias is not None)
+        found = (weight.shape, bias is not None)
+        if wanted != found:
+            raise ValueError(
+                f"the head must have weight {wanted[0]} and bias {wanted[1]}; found {found[0]}, {found[1]}."
+            )
         with torch.no_grad():
             linear.weight.copy_(torch.as_tensor(weight))
-            if linear.bias is not None and bias is not None:
+            if bias is not None:
                 linear.bias.copy_(torch.as_tensor(bias))
 
     def linear_layers(self) -> list[str]:
@@ -100,15 +115,7 @@ class Classifier(nn.Module):
 
     def head_modules(self) -> list[str]:
         """Full names of the modules that are trained and saved whole; none where the head stands beside the model."""
-        if self.mean_pooled:
-            return []
-        names = []
-        for name in self.family.head_modules:
-            try:
-                names.append(locate(self.model, name))
-            except ModelError:  # a BERT without pooler
-                continue
-        return names
+        return [] if self.mean_pooled else located(self.model, self.family.head_modules)
 
 
 def mean_pool(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:

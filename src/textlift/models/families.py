@@ -3,6 +3,7 @@
 Does not load anything.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -80,9 +81,7 @@ FAMILIES: dict[str, Family] = {
             ("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2"),
             "first token",
         ),
-        Family(
-            "roberta", ("classifier",), "classifier.out_proj", "roberta.encoder.layer", _BERT_LAYERS, "first token"
-        ),
+        Family("roberta", ("classifier",), "classifier.out_proj", "roberta.encoder.layer", _BERT_LAYERS, "first token"),
         Family(
             "deberta-v2",
             ("pooler", "classifier"),
@@ -148,10 +147,17 @@ def discover_family(model: "nn.Module", model_type: str, base_prefix: str) -> Fa
     base = getattr(model, base_prefix, model)
     prefix = f"{base_prefix}." if base is not model else ""
     lists = [(name, module) for name, module in base.named_modules() if isinstance(module, nn.ModuleList)]
-    outside = [name for name, child in model.named_children() if child is not base and any(True for _ in child.parameters())]
-    if base is model:
-        outside = []
-    finals = [f"{head}.{name}".rstrip(".") for head in outside for name, module in model.get_submodule(head).named_modules() if isinstance(module, nn.Linear)]
+    outside = [
+        name for name, child in model.named_children() if base is not model and child is not base and _holds(child)
+    ]
+    finals = [
+        f"{head}.{name}".rstrip(".")
+        for head in outside
+        for name, module in model.get_submodule(head).named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    # A pooler inside the base is absent from most checkpoints, so it is drawn at random and must be trained too.
+    poolers = [f"{prefix}pooler"] if _holds(getattr(base, "pooler", None)) else []
     layer_list, layers = max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()), default=("", None))
     linear = sorted({name for layer in layers or () for name, module in layer.named_modules() if is_linear(module)})
     if not linear or (outside and not finals):
@@ -163,13 +169,17 @@ def discover_family(model: "nn.Module", model_type: str, base_prefix: str) -> Fa
     transposed = any(type(m).__name__ == "Conv1D" for m in base.modules())
     return Family(
         model_type,
-        tuple(outside),
+        (*poolers, *outside),
         finals[-1] if finals else "",
         prefix + layer_list,
         tuple(linear),
         "the architecture's own",
         fan_in_fan_out=transposed,
     )
+
+
+def _holds(module: "nn.Module | None") -> bool:
+    return module is not None and any(True for _ in module.parameters())
 
 
 def is_linear(module: "nn.Module") -> bool:
@@ -190,10 +200,22 @@ def linear_layer_names(model: "nn.Module", family: Family) -> list[str]:
     names = []
     for index, layer in enumerate(layers.children()):
         inside = dict(layer.named_modules())
-        names += [f"{layer_list}.{index}.{name}" for name in family.linear_layers if name in inside and is_linear(inside[name])]
+        found = [name for name in family.linear_layers if name in inside and is_linear(inside[name])]
+        names += [f"{layer_list}.{index}.{name}" for name in found]
     if not names:
         raise ModelError(f"{family.model_type}: none of {', '.join(family.linear_layers)} is in {layer_list}.")
     return names
+
+
+def located(model: "nn.Module", names: Iterable[str]) -> list[str]:
+    """As `locate`, without the modules that this model does not have, such as the pooler of a BERT."""
+    found = []
+    for name in names:
+        try:
+            found.append(locate(model, name))
+        except ModelError:
+            continue
+    return found
 
 
 def locate(model: "nn.Module", name: str) -> str:

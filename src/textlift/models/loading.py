@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from textlift.errors import ModelError, RecipeError
 from textlift.models.classifier import Classifier
-from textlift.models.families import Family, family_of, locate
+from textlift.models.families import family_of, located
 from textlift.models.sources import ModelFolder, find_model
 from textlift.runtime import quiet_libraries, set_seed
 
@@ -20,6 +20,19 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 AUTO_MAX_LENGTH = 512
+# These count positions from the padding index on: two of RoBERTa's 514 are never used.
+_POSITIONS_AFTER_PADDING = {
+    "camembert",
+    "data2vec-text",
+    "ibert",
+    "longformer",
+    "mpnet",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +54,8 @@ class BaseModel:
     @property
     def hidden_size(self) -> int:
         """Width of the hidden states, D."""
-        return int(getattr(self.config, "hidden_size", None) or getattr(self.config, "d_model", 768))
+        config: Any = self.config
+        return int(getattr(config, "hidden_size", None) or getattr(config, "d_model", 768))
 
 
 def open_base(name: str, *, revision: str | None = None, pooling: str = "auto") -> BaseModel:
@@ -58,10 +72,9 @@ def open_base(name: str, *, revision: str | None = None, pooling: str = "auto") 
         try:
             config = AutoConfig.from_pretrained(folder.path, local_files_only=True, trust_remote_code=False)
             tokenizer = AutoTokenizer.from_pretrained(folder.path, local_files_only=True, trust_remote_code=False)
-        except (ValueError, KeyError, OSError, ImportError) as error:
+        except Exception as error:
             raise ModelError(
-                f"model {name}: configuration and tokenizer must be readable by transformers; "
-                f"{_first_line(error)}."
+                f"model {name}: configuration and tokenizer must be readable by transformers; {_first_line(error)}."
             ) from error
     pad_reason = _settle_padding(tokenizer, config, name)
     chosen, pooling_reason = _choose_pooling(folder.path, pooling)
@@ -69,9 +82,7 @@ def open_base(name: str, *, revision: str | None = None, pooling: str = "auto") 
     return BaseModel(folder, config, tokenizer, chosen, _context(config, tokenizer), reasons)
 
 
-def build_classifier(
-    base: BaseModel, label_names: Sequence[str], *, seed: int, fresh_head: bool = True
-) -> Classifier:
+def build_classifier(base: BaseModel, label_names: Sequence[str], *, seed: int, fresh_head: bool = True) -> Classifier:
     """The base model in fp32 with a fresh head, drawn from the seed, in evaluation mode on the CPU.
 
     Args:
@@ -151,25 +162,26 @@ def _from_pretrained(auto_class: Any, base: BaseModel, options: dict[str, Any]) 
             output_loading_info=True,
             **options,
         )
-    except Exception as error:  # noqa: BLE001 - transformers and safetensors raise many kinds for a damaged folder
+    except Exception as error:
         raise ModelError(f"model {name}: must load into {base.model_type}; {_first_line(error)}.") from error
     problems = [str(problem) for problem in told.get("error_msgs", [])]
     if problems:
         raise ModelError(f"model {name}: weights must fit {base.model_type}; {problems[0][:200]}.")
-    _check_missing(model, sorted(told["missing_keys"]), base)
+    absent = {*told["missing_keys"], *(key[0] for key in told.get("mismatched_keys", []))}
+    _check_missing(model, sorted(absent), base)
     loaded: PreTrainedModel = model
     return loaded
 
 
 def _check_missing(model: "PreTrainedModel", missing: list[str], base: BaseModel) -> None:
-    """Only head modules may be absent from a checkpoint; a layer drawn at random would be a silent fault."""
+    """Only head modules may be absent from a checkpoint; another weight drawn at random would be a silent fault."""
     family = family_of(model, base.model_type, getattr(model, "base_model_prefix", ""))
-    layers = locate(model, family.layer_list)
-    lost = [key for key in missing if key.startswith(f"{layers}.")]
+    heads = tuple(f"{name}." for name in located(model, family.head_modules))
+    lost = [key for key in missing if not key.startswith(heads)]
     if lost:
         raise ModelError(
-            f"model {base.folder.name}: every layer must be in the checkpoint; {len(lost)} weights are missing, "
-            f"such as {lost[0]}."
+            f"model {base.folder.name}: every weight of the base must be in the checkpoint, in the shape that "
+            f"config.json says; {len(lost)} are not, such as {lost[0]}."
         )
 
 
@@ -210,13 +222,11 @@ def _choose_pooling(path: Path, asked: str) -> tuple[str, str]:
 
 
 def _context(config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase") -> int:
-    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    positions = int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 0)
+    if config.model_type in _POSITIONS_AFTER_PADDING:
+        positions -= int(config.pad_token_id or 0) + 1
     limits = [int(value) for value in (positions, tokenizer.model_max_length) if value and 0 < int(value) < 10**6]
-    context = min(limits, default=AUTO_MAX_LENGTH)
-    # RoBERTa counts positions from the padding index on: two of its 514 are never used.
-    if config.model_type in {"roberta", "xlm-roberta", "camembert"} and positions and context == int(positions):
-        context -= 2
-    return context
+    return min(limits, default=AUTO_MAX_LENGTH)
 
 
 def _first_line(error: BaseException) -> str:

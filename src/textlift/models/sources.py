@@ -48,8 +48,8 @@ def find_model(name: str, revision: str | None = None) -> ModelFolder:
     """
     if name == EMBEDDED:
         folder = _embedded()
-    elif Path(name).is_dir():
-        path = Path(name).resolve()
+    elif Path(name).expanduser().is_dir():
+        path = Path(name).expanduser().resolve()
         folder = ModelFolder(name, str(path), path, None, _hashes(path, name))
     elif name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise InputNotFoundError(
@@ -65,7 +65,8 @@ def check_folder(path: Path, name: str) -> None:
     """Refuse a folder that cannot or must not be loaded.
 
     Raises:
-        ModelError: No configuration, no tokenizer, no safetensors weights, or `auto_map` (remote code) in a JSON file.
+        ModelError: No configuration, no tokenizer, no safetensors weights, a file that is not JSON, or `auto_map`
+            (remote code) anywhere in a configuration.
     """
     if not (path / "config.json").is_file():
         raise ModelError(f"model {name}: must have a config.json; the folder has none.")
@@ -74,13 +75,15 @@ def check_folder(path: Path, name: str) -> None:
             values = json.loads(file.read_text(encoding="utf-8"))
         except (ValueError, OSError) as error:
             raise ModelError(f"model {name}: {file.name} must be JSON; it cannot be read ({error}).") from error
-        if isinstance(values, dict) and "auto_map" in values:
+        if file.name == "config.json" and not isinstance(values, dict):
+            raise ModelError(f"model {name}: config.json must hold an object; found {type(values).__name__}.")
+        if file.name not in _VOCABULARIES and _names_code(values):
             raise ModelError(
                 f"model {name}: {file.name} names code of its own (auto_map); textlift runs no remote code."
                 "\nUse a model whose architecture is part of transformers."
             )
     if not (list(path.glob("*.safetensors")) or (path / "model.safetensors.index.json").is_file()):
-        other = ", ".join(p.name for p in sorted(path.iterdir()) if p.suffix in {".bin", ".pt", ".h5", ".msgpack", ".ckpt"})
+        other = ", ".join(file.name for file in sorted(path.iterdir()) if file.suffix in _OTHER_WEIGHTS)
         raise ModelError(
             f"model {name}: weights must be safetensors; found {other or 'no weights'}."
             "\nConvert them once with transformers: save_pretrained writes safetensors."
@@ -89,7 +92,23 @@ def check_folder(path: Path, name: str) -> None:
         raise ModelError(f"model {name}: must have a tokenizer ({', '.join(_TOKENIZER_FILES[:3])}, ...); found none.")
 
 
-_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spm.model", "sentencepiece.bpe.model")
+def _names_code(values: object) -> bool:
+    """Whether `auto_map` stands anywhere: transformers loads code for it at any depth of a configuration."""
+    if isinstance(values, dict):
+        return "auto_map" in values or any(_names_code(value) for value in values.values())
+    return isinstance(values, list) and any(_names_code(value) for value in values)
+
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "tokenizer.model",
+    "spm.model",
+    "sentencepiece.bpe.model",
+)
+_VOCABULARIES = {"tokenizer.json", "vocab.json", "added_tokens.json"}  # their keys are tokens, any word among them
+_OTHER_WEIGHTS = {".bin", ".pt", ".h5", ".msgpack", ".ckpt"}
 
 
 def _embedded() -> ModelFolder:
@@ -136,11 +155,13 @@ def _from_hub(name: str, revision: str | None) -> ModelFolder:
             "\nCheck the spelling, or set HF_TOKEN if it is private."
         ) from error
     except RevisionNotFoundError as error:
-        raise InputNotFoundError(f"model {name!r}: revision {revision!r} must exist on the Hub; it does not.") from error
+        raise InputNotFoundError(
+            f"model {name!r}: revision {revision!r} must exist on the Hub; it does not."
+        ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise UnavailableError(
-            f"model {name!r} must come from the Hub or its cache; {constants.ENDPOINT} cannot be reached and "
-            "nothing is cached.\nCheck the connection (or HF_ENDPOINT, HF_HUB_OFFLINE), or pass --model embedded or a folder."
+            f"model {name!r} must come from the Hub or its cache; {constants.ENDPOINT} cannot be reached and nothing "
+            "is cached.\nCheck the connection (or HF_ENDPOINT, HF_HUB_OFFLINE), or pass --model embedded or a folder."
         ) from error
     if not (path / "config.json").is_file():
         raise ModelError(f"model {name!r}: must have a config.json; the repository has none.")

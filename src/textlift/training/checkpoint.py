@@ -45,7 +45,7 @@ def save_checkpoint(session: TrainingSession, folder: Path, *, fingerprint: str)
             "fingerprint": fingerprint,
             "progress": dataclasses.asdict(session.progress),
             "optimizer": plain,
-            "schedule": {key: value for key, value in session.schedule.state_dict().items() if key != "lr_lambdas"},
+            "schedule": session.schedule.state_dict(),
         }
         (unfinished / "state.json").write_text(json.dumps(state), encoding="utf-8")
         files = {path.name: _sha256(path) for path in sorted(unfinished.iterdir())}
@@ -131,7 +131,7 @@ def _verifies(place: Path) -> bool:
     try:
         manifest = json.loads((place / _MANIFEST).read_text(encoding="utf-8"))
         return all(_sha256(place / name) == digest for name, digest in manifest["files"].items())
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 

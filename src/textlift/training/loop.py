@@ -69,7 +69,7 @@ def train_steps(
             loss += share.detach()
         grad_norm = nn.utils.clip_grad_norm_(trained, max_grad_norm)
         rate = float(schedule.get_last_lr()[0])
-        _require_finite(number, float(loss), float(grad_norm), rate)
+        _require_finite(number, loss=float(loss), grad_norm=float(grad_norm), learning_rate=rate)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
@@ -77,7 +77,7 @@ def train_steps(
         yield TrainStep(number, float(loss), float(grad_norm), rate, useful, examples)
 
 
-def _require_finite(step: int, loss: float, grad_norm: float, learning_rate: float) -> None:
+def _require_finite(step: int, *, loss: float, grad_norm: float, learning_rate: float) -> None:
     if math.isfinite(loss) and math.isfinite(grad_norm):
         return
     raise TrainingError(

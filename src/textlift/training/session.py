@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from textlift.data.batching import TokenizedTexts, collate, epoch_batches, split_by_budget
+from textlift.errors import TrainingError
 from textlift.inference import Predictor
 from textlift.recipe import TrainingSection
 from textlift.training.loop import Batch, TrainStep, train_steps
@@ -89,17 +90,18 @@ class TrainingSession:
         self.optimizer = make_optimizer(
             self.classifier.named_parameters(), learning_rate=learning_rate, weight_decay=settings.weight_decay
         )
-        self.schedule = make_schedule(
-            self.optimizer, total_steps=self.total_steps, warmup_ratio=settings.warmup_ratio
-        )
+        self.schedule = make_schedule(self.optimizer, total_steps=self.total_steps, warmup_ratio=settings.warmup_ratio)
         self.best: dict[str, torch.Tensor] = {}
 
     def run(self) -> Iterator[TrainStep | Measurement]:
         """Train to the end, or until validation no longer gains, and put the best weights back.
 
         Every measurement is a safe place to take the state out. The caller may stop asking at any point.
+
+        Raises:
+            TrainingError: Loss or gradient of a step, or the loss on validation, is not finite.
         """
-        if self.progress.step == 0:
+        if not self.progress.history:
             yield self._measure()
         due = self._measured_steps()
         steps = train_steps(
@@ -161,9 +163,7 @@ class TrainingSession:
 
     def _micro_batches(self, indices: np.ndarray) -> list[Batch]:
         pad = int(self.predictor.tokenizer.pad_token_id or 0)
-        parts = split_by_budget(
-            indices, self.train.tokens.lengths, tokens_per_batch=self.settings.tokens_per_batch
-        )
+        parts = split_by_budget(indices, self.train.tokens.lengths, tokens_per_batch=self.settings.tokens_per_batch)
         return [
             {**collate(self.train.tokens, part, pad_token_id=pad), "labels": torch.from_numpy(self.train.labels[part])}
             for part in parts
@@ -173,6 +173,12 @@ class TrainingSession:
         logits = self.predictor.forward(self.validation.tokens).logits
         accuracy, log_loss = quick_scores(self.validation.labels, logits)
         progress = self.progress
+        if not math.isfinite(log_loss):  # argmax over NaN answers class 0 and would look like a score
+            raise TrainingError(
+                f"step {progress.step}: log loss on validation must be finite; found {log_loss:g}."
+                "\nLikely cause: the learning rate is too high for this model. "
+                "Pass --set training.learning_rate with a tenth of it."
+            )
         is_best = (accuracy, -log_loss) > (progress.best_accuracy, -progress.best_log_loss)
         if is_best:
             progress.best_step, progress.best_accuracy, progress.best_log_loss = progress.step, accuracy, log_loss

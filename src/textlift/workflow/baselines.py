@@ -16,6 +16,15 @@ from textlift.workflow.measuring import MEASURED, Measured, forward_split, measu
 from textlift.workflow.preparation import Job
 
 
+@dataclass(frozen=True)
+class FrozenResult:
+    """What one pass of the untrained model gives: logits and pooled features of every split, and facts of the head."""
+
+    splits: dict[str, ForwardResult]
+    parameters: int
+    head_has_bias: bool
+
+
 @dataclass
 class FrozenPass:
     """One pass of the untrained model over all splits, made when first asked for; untrained and probe share it."""
@@ -24,29 +33,25 @@ class FrozenPass:
     progress: Progress
 
     @cached_property
-    def results(self) -> dict[str, ForwardResult]:
-        """Logits of the fresh head and pooled features of every split."""
+    def result(self) -> FrozenResult:
+        """The pass itself."""
         predictor = self.job.fresh_predictor()
-        return {
+        splits = {
             split: forward_split(predictor, self.job, split, progress=self.progress, title="base model", features=True)
             for split in self.job.tokens
         }
-
-    @cached_property
-    def parameters(self) -> int:
-        """Weights of base model and head."""
-        return count_parameters(self.job.fresh_predictor().classifier).total
+        total = count_parameters(predictor.classifier).total
+        return FrozenResult(splits, total, predictor.classifier.final_linear().bias is not None)
 
     @cached_property
     def probe(self) -> tuple[LinearHead, float]:
-        """The head that logistic regression finds on the frozen features, with its penalty."""
+        """The head that logistic regression finds on the frozen features, with the inverse of its penalty."""
         job = self.job
-        has_bias = job.fresh_predictor().classifier.final_linear().bias is not None
         return fit_probe(
             self._features("train"),
             job.labels["train"],
             job.n_classes,
-            bias=has_bias,
+            bias=self.result.head_has_bias,
             validation_features=self._features("validation"),
             validation_labels=job.labels["validation"],
             seed=job.recipe.seed,
@@ -59,7 +64,7 @@ class FrozenPass:
         return logits.astype(np.float32)
 
     def _features(self, split: str) -> np.ndarray:
-        features = self.results[split].features
+        features = self.result.splits[split].features
         assert features is not None
         return features
 
@@ -98,7 +103,7 @@ def _tfidf(job: Job, _: FrozenPass) -> Measured:
 
 
 def _untrained(job: Job, frozen: FrozenPass) -> Measured:
-    logits = {split: frozen.results[split].logits for split in MEASURED}
+    logits = {split: frozen.result.splits[split].logits for split in MEASURED}
     return measure(
         job,
         "untrained",
@@ -106,14 +111,14 @@ def _untrained(job: Job, frozen: FrozenPass) -> Measured:
         kind="baseline",
         method="untrained",
         description="The base model with a fresh head.",
-        total_parameters=frozen.parameters,
-        samples_per_second=frozen.results["test"].samples_per_second,
+        total_parameters=frozen.result.parameters,
+        samples_per_second=frozen.result.splits["test"].samples_per_second,
     )
 
 
 def _probe(job: Job, frozen: FrozenPass) -> Measured:
     began = time.perf_counter()
-    (head, penalty), passed = frozen.probe, frozen.results["train"].seconds
+    (head, penalty), passed = frozen.probe, frozen.result.splits["train"].seconds
     seconds = time.perf_counter() - began + passed
     return measure(
         job,
@@ -123,9 +128,9 @@ def _probe(job: Job, frozen: FrozenPass) -> Measured:
         method="probe",
         description="Logistic regression on the pooled features of the frozen base model.",
         trained_parameters=head.weight.size + (0 if head.bias is None else head.bias.size),
-        total_parameters=frozen.parameters,
+        total_parameters=frozen.result.parameters,
         train_seconds=seconds,
-        samples_per_second=frozen.results["test"].samples_per_second,
+        samples_per_second=frozen.result.splits["test"].samples_per_second,
         settings={"penalty": 1 / penalty},
     )
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +73,19 @@ def prepare(recipe: Recipe, progress: Progress) -> Job:
         device=recipe.runtime.device, precision=recipe.runtime.precision, threads=recipe.runtime.threads
     )
     dataset, findings = read_and_check(recipe, progress)
+    job = build_job(recipe, dataset, findings, runtime=runtime, progress=progress)
+    raise_errors(job.findings)
+    return job
+
+
+def build_job(
+    recipe: Recipe, dataset: Dataset, findings: Sequence[Finding], *, runtime: Runtime, progress: Progress
+) -> Job:
+    """Read all of the base model but its weights and tokenize every split; what the length limit cuts is told.
+
+    Raises:
+        TextliftError: The base model cannot be had or used (see `textlift.errors`).
+    """
     base = open_base(recipe.model.name, revision=recipe.model.revision, pooling=recipe.model.pooling)
     for reason in (*base.reasons, *runtime.reasons):
         progress.say(f"  {reason}")
@@ -82,7 +95,6 @@ def prepare(recipe: Recipe, progress: Progress) -> Job:
     cut = length_findings(counts, max_length, chosen_by_user=recipe.model.max_length != "auto")
     for finding in cut:
         progress.say(f"  {finding.severity}: {finding.message}")
-    raise_errors(cut)
     tokens = {
         split: tokenize(base.tokenizer, rows.texts, max_length=max_length) for split, rows in dataset.splits.items()
     }

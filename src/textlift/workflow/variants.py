@@ -1,6 +1,8 @@
 """The variants of a run: tuned ones, trained and saved; merged ones, made from a saved adapter."""
 
 import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from textlift.export.loading import attach_adapter, merge
 from textlift.export.proof import prove_saved
 from textlift.export.saving import save_adapter, save_model, settings_of
 from textlift.inference import Predictor
-from textlift.methods.base import peak_learning_rate
+from textlift.methods.base import Method, MethodOptions, peak_learning_rate
 from textlift.methods.registry import method_of
 from textlift.progress import Progress
 from textlift.recipe import Variant
@@ -28,16 +30,25 @@ from textlift.workflow.preparation import Job
 PROOF_TEXTS = 200
 
 
-def tune(job: Job, variant: Variant, *, run: RunDirectory, frozen: FrozenPass, progress: Progress) -> Measured:
-    """Train a variant, measure it, save it, and load it back in a fresh process before it counts.
+@dataclass(frozen=True)
+class Tuning:
+    """A variant that is ready to train: its classifier is wrapped and its head started."""
+
+    session: TrainingSession
+    method: Method
+    options: MethodOptions
+    counts: ParameterCounts
+    learning_rate: float
+
+
+def start_tuning(job: Job, variant: Variant, frozen: FrozenPass, *, progress: Progress) -> Tuning:
+    """A fresh classifier with its head started, wrapped by the variant's method, in a session that has not begun.
 
     Raises:
-        TrainingError: Loss or gradient became infinite.
-        ModelError: What was saved does not give the same logits.
-        StorageError: The disk refuses.
+        RecipeError: There is no such method, or an option is unknown or out of range.
+        ModelError: The base model cannot be used.
     """
     method, options = method_of(variant)
-    memory = PeakMemory(job.runtime.device)
     predictor = job.fresh_predictor()
     if variant.training.head_start == "probe":
         head, _ = frozen.probe
@@ -58,6 +69,37 @@ def tune(job: Job, variant: Variant, *, run: RunDirectory, frozen: FrozenPass, p
         seed=job.recipe.seed,
         base_dropout=variant.training.frozen_dropout or not method.saves_adapter,
     )
+    return Tuning(session, method, options, counts, rate)
+
+
+def follow(session: TrainingSession, name: str, progress: Progress) -> Iterator[Measurement]:
+    """Train to the end, telling how far it is, and yield each measurement: a safe place to save."""
+    with progress.task(f"training {name}", session.total_steps) as task:
+        for event in session.run():
+            if isinstance(event, TrainStep):
+                task.reach(event.number, f"loss {event.loss:.3f}")
+            elif isinstance(event, Measurement):
+                mark = " (best)" if event.is_best else ""
+                progress.say(
+                    f"  step {event.step}/{session.total_steps}: validation accuracy {event.accuracy:.4f}, "
+                    f"log loss {event.log_loss:.4f}{mark}"
+                )
+                yield event
+    if session.progress.step < session.total_steps:
+        progress.say(f"  stopped early: {session.progress.without_gain} measurements without gain")
+
+
+def tune(job: Job, variant: Variant, *, run: RunDirectory, frozen: FrozenPass, progress: Progress) -> Measured:
+    """Train a variant, measure it, save it, and load it back in a fresh process before it counts.
+
+    Raises:
+        TrainingError: Loss or gradient became infinite.
+        ModelError: What was saved does not give the same logits.
+        StorageError: The disk refuses.
+    """
+    memory = PeakMemory(job.runtime.device)
+    tuning = start_tuning(job, variant, frozen, progress=progress)
+    session, method, counts, predictor = tuning.session, tuning.method, tuning.counts, tuning.session.predictor
     _train(session, variant, job=job, run=run, progress=progress)
     passes = {split: forward_split(predictor, job, split, progress=progress, title=variant.name) for split in MEASURED}
     measured = measure(
@@ -75,9 +117,9 @@ def tune(job: Job, variant: Variant, *, run: RunDirectory, frozen: FrozenPass, p
         peak_memory_bytes=memory.bytes(),
         samples_per_second=passes["test"].samples_per_second,
         settings={
-            **options.model_dump(mode="json"),
+            **tuning.options.model_dump(mode="json"),
             **variant.training.model_dump(mode="json"),
-            "learning_rate": rate,
+            "learning_rate": tuning.learning_rate,
             "steps": session.progress.step,
             "best_step": session.progress.best_step,
         },
@@ -144,19 +186,8 @@ def _train(session: TrainingSession, variant: Variant, *, job: Job, run: RunDire
         progress.say(f"  {sentence}")
     if step:
         progress.say(f"  continued from step {step}")
-    with progress.task(f"training {variant.name}", session.total_steps) as task:
-        for event in session.run():
-            if isinstance(event, TrainStep):
-                task.reach(event.number, f"loss {event.loss:.3f}")
-            elif isinstance(event, Measurement):
-                mark = " (best)" if event.is_best else ""
-                progress.say(
-                    f"  step {event.step}/{session.total_steps}: validation accuracy {event.accuracy:.4f}, "
-                    f"log loss {event.log_loss:.4f}{mark}"
-                )
-                save_checkpoint(session, checkpoints, fingerprint=job.fingerprint)
-    if session.progress.step < session.total_steps:
-        progress.say(f"  stopped early: {session.progress.without_gain} measurements without gain")
+    for _ in follow(session, variant.name, progress):
+        save_checkpoint(session, checkpoints, fingerprint=job.fingerprint)
 
 
 def _save(

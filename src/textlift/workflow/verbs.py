@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from textlift.data import find_problems, length_findings, prepare_splits, raise_errors, read_dataset, read_texts
+from textlift.data import (
+    find_problems,
+    length_findings,
+    prepare_splits,
+    read_dataset,
+    read_texts,
+    write_conflicts,
+)
 from textlift.data.batching import token_counts
 from textlift.data.dataset import Dataset
 from textlift.data.findings import Finding
@@ -17,7 +24,6 @@ from textlift.errors import (
     DataError,
     MissingExtraError,
     ModelError,
-    TextliftError,
     UsageError,
     nearest,
 )
@@ -32,8 +38,8 @@ from textlift.progress import Progress
 from textlift.recipe import DataSection, Recipe
 from textlift.report.html import render_comparison_html
 from textlift.report.table import comparison_markdown, comparison_text, html_fragment
-from textlift.runs import find_variant, open_run
-from textlift.runtime import Runtime, choose_runtime
+from textlift.runs import RunDirectory, find_variant, open_run
+from textlift.runtime import choose_runtime
 
 EXPORTS = ("merged",)
 
@@ -208,6 +214,18 @@ def check_rows(recipe: Recipe, progress: Progress) -> CheckResult:
     length, _ = choose_max_length(base, counts["train"].tolist(), recipe.model.max_length)
     findings += length_findings(counts, length, chosen_by_user=recipe.model.max_length != "auto")
     return CheckResult(dataset, tuple(findings))
+
+
+def write_check(result: CheckResult, output: Path) -> None:
+    """Write checks.json, and conflicts.csv where texts carry two labels, into an empty or new folder.
+
+    Raises:
+        CannotCreateError: The folder holds something already.
+    """
+    _require_free(output)
+    output.mkdir(parents=True, exist_ok=True)
+    RunDirectory(output).write("checks.json", result.to_dict())
+    write_conflicts(output / "conflicts.csv", result.dataset)
 
 
 def _labels(dataset: Dataset) -> Iterable[tuple[str, str]]:

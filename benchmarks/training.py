@@ -1,0 +1,217 @@
+"""Training throughput: textlift against Hugging Face Trainer + PEFT at their defaults, side by side in one process.
+
+    python benchmarks/training.py --data FILE.csv --text sentence --label label [--rounds 5] [--steps 60] [--json OUT]
+
+Same model (embedded all-MiniLM-L6-v2 with its native pooling), same rows, same LoRA (PEFT's default targets query and
+value, rank 8), batch 32, fp32, same threads. The peer pads dynamically (DataCollatorWithPadding), draws random batches
+and keeps the dropout of the frozen base: all of that is its default. Rounds are interleaved: peer, textlift, peer, ...
+Counted are useful tokens (padding left out) per second between the first and the last step of a round, and the share
+of the matrix-product peak measured between the rounds: useful tokens x 4 x linear weights / peak.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from textlift.data import prepare_splits, read_dataset
+from textlift.data.batching import TokenizedTexts, tokenize
+from textlift.inference import Predictor
+from textlift.methods.registry import METHODS
+from textlift.models.loading import BaseModel, build_classifier, open_base
+from textlift.recipe import DataSection, TrainingSection
+from textlift.runtime import choose_runtime, environment, quiet_libraries, set_seed
+from textlift.training.loop import TrainStep
+from textlift.training.session import Examples, TrainingSession
+from textlift.training.tuning import apply_method
+
+BATCH = 32
+WARM_UP_STEPS = 3
+TARGETS = ("query", "value")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What both sides share."""
+
+    base: BaseModel
+    tokens: TokenizedTexts
+    labels: Any
+    label_names: tuple[str, ...]
+    steps: int
+    max_length: int
+
+
+def textlift_round(setting: Setting, seed: int) -> float:
+    """Useful tokens per second of textlift."""
+    classifier = build_classifier(setting.base, setting.label_names, seed=seed)
+    set_seed(seed)
+    method = METHODS["lora"]
+    apply_method(classifier, method, method.options.model_validate({"target_modules": TARGETS}))
+    predictor = Predictor(
+        classifier, setting.base.tokenizer, setting.label_names, setting.max_length, choose_runtime(device="cpu")
+    )
+    rows = Examples(setting.tokens, setting.labels)
+    few = Examples(first_rows(setting.tokens, BATCH), setting.labels[:BATCH])
+    session = TrainingSession(
+        predictor,
+        rows,
+        few,
+        settings=TrainingSection(batch_size=BATCH, epochs=10, max_steps=setting.steps, evaluations_per_epoch=1),
+        learning_rate=1e-3,
+        seed=seed,
+        base_dropout=False,
+    )
+    useful, began = 0, 0.0
+    for event in session.run():
+        if not isinstance(event, TrainStep):
+            continue
+        if event.number > WARM_UP_STEPS:
+            useful += event.useful_tokens
+        if event.number == WARM_UP_STEPS:
+            began = time.perf_counter()
+        if event.number == setting.steps:
+            return useful / (time.perf_counter() - began)
+    raise RuntimeError("the session ended before its last step")
+
+
+def trainer_round(setting: Setting, seed: int) -> float:
+    """Useful tokens per second of Trainer + PEFT at their defaults."""
+    from peft import LoraConfig, TaskType, get_peft_model
+    from transformers import (
+        AutoModelForSequenceClassification,
+        DataCollatorWithPadding,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+    )
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        """Useful tokens and times; the collator tells it what each step sees."""
+
+        began = ended = 0.0
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002 - their form
+            if state.global_step == WARM_UP_STEPS:
+                self.began = time.perf_counter()
+            self.ended = time.perf_counter()
+
+    pad = DataCollatorWithPadding(setting.base.tokenizer)
+    seen: list[int] = []
+
+    def collate(rows: list[dict[str, Any]]) -> Any:
+        seen.append(sum(len(row["input_ids"]) for row in rows))
+        return pad(rows)
+
+    rows = [
+        {"input_ids": setting.tokens[i].tolist(), "labels": int(label)} for i, label in enumerate(setting.labels)
+    ]
+    clock = Clock()
+    with quiet_libraries(), tempfile.TemporaryDirectory() as folder:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            setting.base.folder.path, num_labels=len(setting.label_names), dtype=torch.float32
+        )
+        model = get_peft_model(model, LoraConfig(task_type=TaskType.SEQ_CLS, r=8, target_modules=list(TARGETS)))
+        arguments = TrainingArguments(
+            folder,
+            per_device_train_batch_size=BATCH,
+            max_steps=setting.steps,
+            seed=seed,
+            use_cpu=True,
+            report_to="none",
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+        )
+        Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collate, callbacks=[clock]).train()
+    return sum(seen[WARM_UP_STEPS : setting.steps]) / (clock.ended - clock.began)
+
+
+def matrix_peak(seconds: float = 1.0) -> float:
+    """Floating-point operations per second of the best plain matrix product here, now."""
+    best = 0.0
+    for size in (512, 1024, 2048):
+        left, right = torch.randn(size, size), torch.randn(size, size)
+        left @ right
+        began, runs = time.perf_counter(), 0
+        while time.perf_counter() - began < seconds / 3:
+            left @ right
+            runs += 1
+        best = max(best, runs * 2 * size**3 / (time.perf_counter() - began))
+    return best
+
+
+def first_rows(tokens: TokenizedTexts, count: int) -> TokenizedTexts:
+    """The first texts alone."""
+    ends = tokens.offsets[: count + 1]
+    return TokenizedTexts(tokens.input_ids[: ends[-1]], ends, tokens.uncut_lengths[:count])
+
+
+def linear_weights(setting: Setting) -> int:
+    """Weights of the linear layers inside the repeated layers."""
+    classifier = build_classifier(setting.base, setting.label_names, seed=0)
+    modules = dict(classifier.model.named_modules())
+    return sum(
+        module.weight.numel() for name in classifier.linear_layers() if isinstance(module := modules[name], nn.Linear)
+    )
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=str(Path(__file__).parents[1] / "examples" / "community_centre.csv"))
+    parser.add_argument("--text", default=None)
+    parser.add_argument("--label", default=None)
+    parser.add_argument("--limit", type=int, default=8000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+
+    section = DataSection(source=options.data, text=options.text, label=options.label, limit=options.limit, allow_leak=True)
+    dataset = prepare_splits(read_dataset(section), section, seed=0)
+    base = open_base("embedded", pooling="native")
+    texts = dataset.splits["train"].texts
+    setting = Setting(
+        base,
+        tokenize(base.tokenizer, texts, max_length=128),
+        dataset.label_ids("train"),
+        dataset.label_names,
+        options.steps,
+        128,
+    )
+    sides: dict[str, Callable[[Setting, int], float]] = {"Trainer + PEFT": trainer_round, "textlift": textlift_round}
+    speeds: dict[str, list[float]] = {name: [] for name in sides}
+    peaks = []
+    runtime = choose_runtime(device="cpu")
+    for number in range(options.rounds):
+        peaks.append(matrix_peak())
+        for name, side in sides.items():
+            speeds[name].append(side(setting, number))
+        told = ", ".join(f"{name} {speeds[name][-1]:,.0f}" for name in sides)
+        print(f"round {number + 1}: {told} useful tokens/s; peak {peaks[-1] / 1e9:.0f} GFLOP/s", flush=True)
+    weights, peak = linear_weights(setting), statistics.median(peaks)
+    ratios = [ours / theirs for ours, theirs in zip(speeds["textlift"], speeds["Trainer + PEFT"], strict=True)]
+    print(f"\n| side | useful tokens/s, median (min to max) | share of peak |\n|---|---:|---:|")
+    for name, values in speeds.items():
+        middle = statistics.median(values)
+        print(f"| {name} | {middle:,.0f} ({min(values):,.0f} to {max(values):,.0f}) | {middle * 4 * weights / peak:.0%} |")
+    print(
+        f"\ntextlift / Trainer + PEFT, pair by pair: median {statistics.median(ratios):.2f} "
+        f"({min(ratios):.2f} to {max(ratios):.2f})"
+    )
+    if options.json:
+        record = {"speeds": speeds, "ratios": ratios, "peaks": peaks, "linear_weights": weights}
+        options.json.write_text(json.dumps({**record, "environment": environment(runtime)}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,299 @@
+"""The commands end to end, on a tiny base model: what they print, what they write, how they end."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from tiny_models import TEXTS
+
+from textlift import cli
+
+SUBJECTS = {"sea": "wave boat salt", "sky": "cloud bird star", "soil": "root worm clay"}
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Ended]
+
+
+def call(capture: Any, *arguments: object) -> Ended:
+    before = sys.argv
+    sys.argv = ["textlift", *map(str, arguments)]
+    try:
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    finally:
+        sys.argv = before
+    captured = capture.readouterr()
+    return Ended(int(ended.value.code or 0), captured.out, captured.err)
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    return lambda *arguments: call(capsys, *arguments)
+
+
+def rows(n: int = 120, *, start: int = 0) -> str:
+    lines = ["text,label"]
+    for i in range(start, start + n):
+        label = list(SUBJECTS)[i % 3]
+        words = SUBJECTS[label].split()
+        lines.append(f"we saw the {words[i % 3]} and {words[(i // 3) % 3]} number {i},{label}")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture(scope="session")
+def data_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "rows.csv"
+    path.write_text(rows(), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(base_folder: Callable[[str], Path], data_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run with an adapter and its merged model, shared by the tests that only read it."""
+    from textlift.progress import Progress
+    from textlift.workflow.main_job import run_recipe
+    from textlift.workflow.planning import Request, resolve
+
+    output = tmp_path_factory.mktemp("runs") / "finished"
+    request = Request(str(data_file), model=str(base_folder("bert")), overrides=["training.epochs=2"])
+    run_recipe(resolve(request), output=output, progress=Progress(silent=True), command="textlift run rows.csv")
+    return output
+
+
+def test_a_run_writes_all_that_the_documentation_names(finished: Path) -> None:
+    expected = ["run.json", "recipe.yaml", "data.json", "splits.csv", "checks.json", "results.json", "results.md"]
+    assert [name for name in [*expected, "report.html"] if not (finished / name).is_file()] == []
+    variant = finished / "variants" / "lora"
+    names = ["metrics.json", "predictions.jsonl", "history.jsonl", "adapter/adapter_model.safetensors"]
+    assert [name for name in names if not (variant / name).is_file()] == []
+    assert not (variant / "checkpoints").exists()
+    assert json.loads((finished / "run.json").read_text())["status"] == "complete"
+
+
+def test_results_hold_the_documented_keys(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    assert list(results["variants"]) == ["majority", "tfidf", "untrained", "probe", "lora", "merged"]
+    facts = ["trained_parameters", "total_parameters", "train_seconds", "useful_tokens_per_second"]
+    facts += ["peak_memory_bytes", "samples_per_second", "validation"]
+    scores = ["accuracy", "f1_weighted", "f1_macro", "precision_weighted", "recall_weighted", "log_loss"]
+    for record in results["variants"].values():
+        assert [name for name in facts if name not in record] == []
+        assert [f"{s}{e}" for s in scores for e in ("", "_low", "_high") if f"{s}{e}" not in record["test"]] == []
+    keys = {"a", "b", "metric", "difference", "low", "high", "p_value"}
+    assert all(keys <= set(row) for row in results["comparisons"])
+    assert results["verdict"]
+    assert results["environment"]["torch"]
+
+
+def test_every_pair_of_variants_is_compared(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    pairs = {frozenset((row["a"], row["b"])) for row in results["comparisons"] if row["metric"] == "accuracy"}
+    assert len(pairs) == 15
+
+
+def test_merging_changes_no_answer(finished: Path) -> None:
+    merged = json.loads((finished / "results.json").read_text())["variants"]["merged"]
+    assert merged["changed_predictions"] == 0
+    assert merged["largest_logit_difference"] < 1e-3
+
+
+def test_what_was_saved_was_loaded_back_by_plain_libraries(finished: Path) -> None:
+    variants = json.loads((finished / "results.json").read_text())["variants"]
+    assert [proof["loader"] for proof in variants["lora"]["proof"]] == ["adapter"]
+    assert [proof["loader"] for proof in variants["merged"]["proof"]] == ["pipeline"]
+
+
+def test_predictions_in_the_run_agree_with_the_scores(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    lines = (finished / "variants" / "lora" / "predictions.jsonl").read_text().splitlines()
+    test = [row for row in map(json.loads, lines) if row["split"] == "test"]
+    share = sum(row["label"] == row["prediction"] for row in test) / len(test)
+    assert share == pytest.approx(results["variants"]["lora"]["test"]["accuracy"])
+
+
+def test_the_splits_share_no_row(finished: Path) -> None:
+    lines = (finished / "splits.csv").read_text().splitlines()[1:]
+    numbers = [line.rsplit(",", 1)[1] for line in lines]
+    assert len(numbers) == len(set(numbers)) == 120
+
+
+def test_predict_prints_one_json_line_for_each_text(finished: Path, command: Command, tmp_path: Path) -> None:
+    source = tmp_path / "texts.csv"
+    source.write_text("text\nthe wave and the boat\na root\n", encoding="utf-8")
+    ended = command("predict", finished, source)
+    lines = [json.loads(line) for line in ended.out.splitlines()]
+    assert ended.code == 0
+    assert [line["text"] for line in lines] == ["the wave and the boat", "a root"]
+    assert set(lines[0]) == {"text", "label", "probabilities"}
+    assert set(lines[0]["probabilities"]) == set(SUBJECTS)
+    assert sum(lines[0]["probabilities"].values()) == pytest.approx(1)
+
+
+def test_predict_of_the_merged_variant_gives_the_same_labels(finished: Path, command: Command, tmp_path: Path) -> None:
+    source = tmp_path / "texts.txt"
+    source.write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
+    labels = [
+        [json.loads(line)["label"] for line in command("predict", f"{finished}/{name}", source).out.splitlines()]
+        for name in ("lora", "merged")
+    ]
+    assert len(labels[0]) == len(TEXTS)
+    assert labels[0] == labels[1]
+
+
+def test_predict_reads_standard_input(
+    finished: Path, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "in").write_text("the wave\nthe bird\n", encoding="utf-8")
+    with (tmp_path / "in").open(encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        assert len(command("predict", finished, "-").out.splitlines()) == 2
+
+
+def test_evaluate_measures_other_rows(finished: Path, command: Command, tmp_path: Path) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text(rows(30, start=500), encoding="utf-8")
+    scores = json.loads(command("evaluate", f"{finished}/lora", other, "--json").out)
+    assert scores["n"] == 30
+    assert scores["accuracy_low"] <= scores["accuracy"] <= scores["accuracy_high"]
+
+
+def test_evaluate_refuses_a_label_that_the_variant_does_not_know(
+    finished: Path, command: Command, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text("text,label\na wave,sea\na rose,garden\n", encoding="utf-8")
+    ended = command("evaluate", finished, other)
+    assert ended.code == 65
+    assert "other.csv:2" in ended.err
+    assert "garden" in ended.err
+
+
+def test_compare_puts_runs_in_one_table_and_one_report(finished: Path, command: Command, tmp_path: Path) -> None:
+    ended = command("compare", finished, finished, "--output", tmp_path / "both")
+    assert ended.code == 0
+    assert "lora" in ended.out
+    assert "<html" in (tmp_path / "both" / "report.html").read_text()
+
+
+def test_export_writes_a_folder_that_loads_and_predicts(finished: Path, command: Command, tmp_path: Path) -> None:
+    import textlift
+
+    ended = command("export", finished, "--to", "merged", tmp_path / "merged", "--json")
+    assert ended.code == 0
+    assert json.loads(ended.out)["proof"][0]["loader"] == "pipeline"
+    ours = textlift.load(tmp_path / "merged").predict(["the wave"])[0]
+    assert ours.label == textlift.load(finished).predict(["the wave"])[0].label
+    assert command("export", finished, "--to", "merged", tmp_path / "merged").code == 73
+
+
+def test_a_run_is_not_overwritten_unasked(finished: Path, data_file: Path, command: Command) -> None:
+    before = (finished / "results.json").read_bytes()
+    ended = command("run", data_file, "--output", finished)
+    assert ended.code == 73
+    assert "--resume" in ended.err
+    assert (finished / "results.json").read_bytes() == before
+
+
+def test_overwrite_refuses_a_folder_that_is_no_run(data_file: Path, command: Command, tmp_path: Path) -> None:
+    (tmp_path / "letters.txt").write_text("keep me")
+    assert command("run", data_file, "--output", tmp_path, "--overwrite").code == 73
+    assert (tmp_path / "letters.txt").read_text() == "keep me"
+
+
+def test_resume_of_a_finished_run_measures_nothing_again(
+    finished: Path, data_file: Path, base_folder: Callable[[str], Path], command: Command, tmp_path: Path
+) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    (copy / "results.json").unlink()
+    model = base_folder("bert")
+    ended = command(
+        "run", data_file, "--model", model, "--set", "training.epochs=2", "--output", copy, "--resume", "--json"
+    )
+    assert ended.code == 0, ended.err
+    assert "baseline" not in ended.err
+    before = json.loads((finished / "results.json").read_text())
+    after = json.loads(ended.out)
+    assert after["variants"] == before["variants"]
+    assert after["comparisons"] == before["comparisons"]
+
+
+def test_resume_refuses_another_recipe(finished: Path, data_file: Path, command: Command) -> None:
+    from textlift.runs import RunDirectory
+
+    model = json.loads((finished / "results.json").read_text())["model"]["name"]
+    ended = command("run", data_file, "--model", model, "--set", "training.epochs=3", "--output", finished, "--resume")
+    assert ended.code == 65
+    assert "same recipe" in ended.err
+    assert RunDirectory(finished).read("run.json")["status"] == "complete"
+
+
+def test_check_tells_what_is_in_a_file(data_file: Path, command: Command) -> None:
+    told = json.loads(command("check", data_file, "--json").out)
+    assert sum(told["rows"].values()) == 120
+    assert set(told["labels"]["train"]) == set(SUBJECTS)
+
+
+def test_check_ends_with_65_on_errors_and_lists_conflicts(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(rows(20) + "the same,sea\nthe same,sky\n,sky\n", encoding="utf-8")
+    ended = command("check", path, "--output", tmp_path / "checked")
+    assert ended.code == 65
+    assert "error: rows.csv:23: text is empty" in ended.out
+    assert len((tmp_path / "checked" / "conflicts.csv").read_text().splitlines()) == 3
+
+
+def test_recipes_are_listed_with_what_they_are(command: Command) -> None:
+    out = command("recipes").out
+    names = ["demo", "emotion", "financial-news-topic", "hate-speech", "imdb", "sst2"]
+    assert [line.split()[0] for line in out.splitlines()] == names
+
+
+@pytest.mark.parametrize("name", ["demo", "emotion", "financial-news-topic", "hate-speech", "imdb", "sst2"])
+def test_a_printed_recipe_can_be_edited_and_read(name: str, command: Command, tmp_path: Path) -> None:
+    from textlift.recipe import read_recipe
+    from textlift.workflow.planning import Request, resolve
+
+    (tmp_path / "mine.yaml").write_text(command("recipes", name).out, encoding="utf-8")
+    recipe = resolve(Request(str(tmp_path / "mine.yaml"), overrides=["method.rank=16"]))
+    assert recipe.variants == read_recipe(name).variants
+    assert recipe.method["rank"] == 16
+
+
+@pytest.mark.parametrize("name", ["emotion", "financial-news-topic", "hate-speech", "imdb", "sst2"])
+def test_a_published_job_has_its_published_variant_and_ours(name: str) -> None:
+    from textlift.recipe import read_recipe
+
+    variants = read_recipe(name).variants
+    assert {"as-published", "lora"} <= set(variants)
+    assert ("merged" in variants) == (name == "financial-news-topic")
+
+
+def test_a_bug_keeps_its_traceback_and_ends_with_70(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> list[str]:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr("textlift.recipe.recipe_names", broken)
+    ended = command("recipes")
+    assert ended.code == 70
+    assert "Traceback" in ended.err
+    assert "planted" in ended.err
+
+
+def test_an_interrupt_ends_with_130(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> list[str]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("textlift.recipe.recipe_names", interrupted)
+    assert command("recipes").code == 130

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 STAMPS := $(VENV)/stamps
-PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check --no-input
+PIP := $(VENV)/bin/python -m pip -qq --disable-pip-version-check --no-input
 
 .PHONY: help demo test lint clean
 .DELETE_ON_ERROR:

@@ -4,70 +4,10 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
+from cli_calls import SUBJECTS, Command, rows
 from tiny_models import TEXTS
-
-from textlift import cli
-
-SUBJECTS = {"sea": "wave boat salt", "sky": "cloud bird star", "soil": "root worm clay"}
-
-
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Ended]
-
-
-def call(capture: Any, *arguments: object) -> Ended:
-    before = sys.argv
-    sys.argv = ["textlift", *map(str, arguments)]
-    try:
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    finally:
-        sys.argv = before
-    captured = capture.readouterr()
-    return Ended(int(ended.value.code or 0), captured.out, captured.err)
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    return lambda *arguments: call(capsys, *arguments)
-
-
-def rows(n: int = 120, *, start: int = 0) -> str:
-    lines = ["text,label"]
-    for i in range(start, start + n):
-        label = list(SUBJECTS)[i % 3]
-        words = SUBJECTS[label].split()
-        lines.append(f"we saw the {words[i % 3]} and {words[(i // 3) % 3]} number {i},{label}")
-    return "\n".join(lines) + "\n"
-
-
-@pytest.fixture(scope="session")
-def data_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "rows.csv"
-    path.write_text(rows(), encoding="utf-8")
-    return path
-
-
-@pytest.fixture(scope="session")
-def finished(base_folder: Callable[[str], Path], data_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One run with an adapter and its merged model, shared by the tests that only read it."""
-    from textlift.progress import Progress
-    from textlift.workflow.main_job import run_recipe
-    from textlift.workflow.planning import Request, resolve
-
-    output = tmp_path_factory.mktemp("runs") / "finished"
-    request = Request(str(data_file), model=str(base_folder("bert")), overrides=["training.epochs=2"])
-    run_recipe(resolve(request), output=output, progress=Progress(silent=True), command="textlift run rows.csv")
-    return output
-
 
 def test_a_run_writes_all_that_the_documentation_names(finished: Path) -> None:
     expected = ["run.json", "recipe.yaml", "data.json", "splits.csv", "checks.json", "results.json", "results.md"]

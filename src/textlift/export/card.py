@@ -43,10 +43,12 @@ def model_card(record: Mapping[str, Any], settings: SavedSettings, *, name: str,
     """
     adapter = settings.kind == "adapter"
     mean = settings.pooling == "mean"
-    if adapter:
-        plain = _ENCODER_ADAPTER if mean else _ADAPTER
-    else:
-        plain = _SENTENCE if mean else _PIPELINE
+    plain = {
+        ("adapter", "native"): _ADAPTER,
+        ("adapter", "mean"): _ENCODER_ADAPTER,
+        ("model", "native"): _PIPELINE,
+        ("model", "mean"): _SENTENCE,
+    }[settings.kind, settings.pooling]
     names = json.dumps(list(settings.label_names), ensure_ascii=True)
     front = [
         "---",

@@ -77,7 +77,7 @@ def save_adapter(predictor: Predictor, folder: Path, *, settings: SavedSettings,
             classifier.model.save_pretrained(str(folder), save_embedding_layers=False)
         if classifier.head is not None:
             save_file(_tensors(classifier.head.state_dict()), folder / HEAD)
-        _save_shared(predictor, folder, settings, card)
+        _save_shared(predictor, folder, settings=settings, card=card)
     except OSError as error:
         raise StorageError(f"{folder}: the adapter must be written whole; {error.strerror or error}.") from error
 
@@ -98,7 +98,7 @@ def save_model(predictor: Predictor, folder: Path, *, settings: SavedSettings, c
             classifier.model.save_pretrained(str(folder))
         if classifier.head is not None:
             _save_sentence_modules(classifier.head, folder, predictor.max_length)
-        _save_shared(predictor, folder, settings, card)
+        _save_shared(predictor, folder, settings=settings, card=card)
     except OSError as error:
         raise StorageError(f"{folder}: the model must be written whole; {error.strerror or error}.") from error
 
@@ -144,7 +144,7 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _save_shared(predictor: Predictor, folder: Path, settings: SavedSettings, card: str) -> None:
+def _save_shared(predictor: Predictor, folder: Path, *, settings: SavedSettings, card: str) -> None:
     tokenizer: Any = predictor.tokenizer
     limit = tokenizer.model_max_length
     tokenizer.model_max_length = predictor.max_length  # so that a plain pipeline cuts where this one does

@@ -63,8 +63,9 @@ def chosen_layers(parts: Parts, target_modules: str | tuple[str, ...]) -> list[s
     ]
     if unknown:
         known = sorted({layer.rsplit(".", 1)[-1] for layer in parts.linear_layers})
+        told = ", ".join(map(repr, unknown))
         raise RecipeError(
-            f"method.target_modules must name linear layers of the base model; {', '.join(map(repr, unknown))} fit none."
+            f"method.target_modules must name linear layers of the base model; {told} fit none."
             f"\nIt has {', '.join(known)}."
         )
     return chosen

@@ -44,8 +44,8 @@ class Classifier(nn.Module):
             logits: torch.Tensor = output.logits
             return logits.float()
         with torch.autocast(input_ids.device.type, enabled=False):
-            logits = self.head(mean_pool(output.last_hidden_state.float(), attention_mask))
-            return logits
+            pooled_logits: torch.Tensor = self.head(mean_pool(output.last_hidden_state.float(), attention_mask))
+            return pooled_logits
 
     def set_training(self, *, base_dropout: bool) -> None:
         """Go into training mode: the dropout of an adapter is on, that of the base model only where asked for.

@@ -55,7 +55,7 @@ class BaseModel:
     def hidden_size(self) -> int:
         """Width of the hidden states, D."""
         config: Any = self.config
-        return int(getattr(config, "hidden_size", None) or getattr(config, "d_model", 768))
+        return int(getattr(config, "hidden_size", 0) or getattr(config, "d_model", 768))
 
 
 def open_base(name: str, *, revision: str | None = None, pooling: str = "auto") -> BaseModel:
@@ -72,7 +72,7 @@ def open_base(name: str, *, revision: str | None = None, pooling: str = "auto") 
         try:
             config = AutoConfig.from_pretrained(folder.path, local_files_only=True, trust_remote_code=False)
             tokenizer = AutoTokenizer.from_pretrained(folder.path, local_files_only=True, trust_remote_code=False)
-        except Exception as error:
+        except Exception as error:  # tokenizers raises plain Exception
             raise ModelError(
                 f"model {name}: configuration and tokenizer must be readable by transformers; {_first_line(error)}."
             ) from error
@@ -162,7 +162,7 @@ def _from_pretrained(auto_class: Any, base: BaseModel, options: dict[str, Any]) 
             output_loading_info=True,
             **options,
         )
-    except Exception as error:
+    except Exception as error:  # transformers and safetensors raise many kinds for a damaged folder
         raise ModelError(f"model {name}: must load into {base.model_type}; {_first_line(error)}.") from error
     problems = [str(problem) for problem in told.get("error_msgs", [])]
     if problems:
@@ -194,8 +194,8 @@ def _settle_padding(tokenizer: "PreTrainedTokenizerBase", config: "PretrainedCon
         token = tokenizer.eos_token or tokenizer.unk_token
         if token is None:
             raise ModelError(
-                f"model {name}: the tokenizer must have a padding token, or an end-of-text or unknown token to pad with; "
-                "it has none."
+                f"model {name}: the tokenizer must have a padding token, or an end-of-text or unknown token to pad "
+                "with; it has none."
             )
         tokenizer.pad_token = token
         reason = f"pad token {token!r}: the tokenizer has none of its own; set in tokenizer and model"

@@ -147,7 +147,8 @@ def _from_hub(name: str, revision: str | None) -> ModelFolder:
             path = Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
     except GatedRepoError as error:
         raise InputNotFoundError(
-            f"model {name!r}: access must be granted on the Hub first; it is gated. Set HF_TOKEN to a token that has it."
+            f"model {name!r}: access must be granted on the Hub first; it is gated."
+            "\nSet HF_TOKEN to a token that has it."
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise InputNotFoundError(

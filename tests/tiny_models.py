@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
@@ -42,12 +43,16 @@ def texts_and_labels(n: int = 24, seed: int = 0) -> tuple[list[str], np.ndarray]
 TEXTS, LABELS = texts_and_labels()
 
 
-def word_piece(*, special: Sequence[str] = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")) -> Any:
-    """A WordPiece tokenizer with [CLS] and [SEP] (or the two names that stand at their places)."""
+BERT_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+ROBERTA_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+
+
+def word_piece(special: Sequence[str] = BERT_TOKENS) -> Any:
+    """A WordPiece tokenizer with the special tokens of BERT or those of RoBERTa, in the order of their ids."""
     from transformers import PreTrainedTokenizerFast
 
-    pad, unknown, first, last, mask = special
-    letters = [*"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
+    first, pad, last, unknown, mask = special if special == ROBERTA_TOKENS else (special[i] for i in (2, 0, 3, 1, 4))
+    letters = [*ascii_lowercase, *(f"##{letter}" for letter in ascii_lowercase)]
     vocabulary = {token: index for index, token in enumerate([*special, *WORDS, *letters])}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=unknown))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -61,7 +66,7 @@ def word_piece(*, special: Sequence[str] = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", 
         cls_token=first,
         sep_token=last,
         mask_token=mask,
-        model_max_length=POSITIONS - 4,
+        model_max_length=POSITIONS,
     )
 
 
@@ -92,13 +97,13 @@ def byte_pairs(*, first: str | None = None, end: str | None = "<end>", pad: str 
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **{key: name for key, name in named.items() if name})
 
 
-def _encoder(names: str, **extra: Any) -> Callable[[], tuple[Any, Any]]:
+def _encoder(names: str, special: Sequence[str] = BERT_TOKENS, **extra: Any) -> Callable[[], tuple[Any, Any]]:
     config_name, model_name = names.split()
 
     def build() -> tuple[Any, Any]:
         import transformers
 
-        tokenizer = word_piece()
+        tokenizer = word_piece(special)
         shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
         options = {**shape, "max_position_embeddings": POSITIONS, "pad_token_id": tokenizer.pad_token_id, **extra}
         config = getattr(transformers, config_name)(
@@ -137,7 +142,7 @@ def _decoder(names: str, tokens: Callable[[], Any], **extra: Any) -> Callable[[]
 TABLE: dict[str, Callable[[], tuple[Any, Any]]] = {
     "bert": _encoder("BertConfig BertForMaskedLM"),
     "distilbert": _encoder("DistilBertConfig DistilBertForMaskedLM", hidden_dim=48),
-    "roberta": _encoder("RobertaConfig RobertaForMaskedLM", max_position_embeddings=POSITIONS + 1),
+    "roberta": _encoder("RobertaConfig RobertaForMaskedLM", ROBERTA_TOKENS),
     "deberta-v2": _encoder(
         "DebertaV2Config DebertaV2Model",
         relative_attention=True,
@@ -165,7 +170,7 @@ EMBEDDERS = {"embedder": _encoder("BertConfig BertModel")}
 OTHERS = {
     "electra": _encoder("ElectraConfig ElectraForPreTraining", embedding_size=16),
     "albert": _encoder("AlbertConfig AlbertForMaskedLM", embedding_size=16),
-    "mpnet": _encoder("MPNetConfig MPNetForMaskedLM", pad_token_id=0),
+    "mpnet": _encoder("MPNetConfig MPNetForMaskedLM", ROBERTA_TOKENS),
     "opt": _decoder("OPTConfig OPTForCausalLM", byte_pairs, ffn_dim=48, word_embed_proj_dim=32),
     "gpt_neox": _decoder("GPTNeoXConfig GPTNeoXForCausalLM", byte_pairs),
 }

@@ -47,6 +47,7 @@ DropEmpty = Annotated[bool, typer.Option("--drop-empty", help="Leave out rows wi
 AllowLeak = Annotated[bool, typer.Option("--allow-leak", help="Go on where test rows are also in train.")]
 AllowConflicts = Annotated[bool, typer.Option("--allow-conflicts", help="Go on where many texts carry two labels.")]
 MinPerClass = Annotated[int | None, typer.Option(help="Rows that every class must have; 2 when not given.")]
+Target = Annotated[str, typer.Argument(help="Recipe name or file, data file, folder, or Hub data set name[:config].")]
 Data = Annotated[
     list[str] | None, typer.Option("--data", help="Local folder, or files (repeat), in place of the recipe's data.")
 ]
@@ -55,9 +56,7 @@ Saved = Annotated[str, typer.Argument(help="RUN, RUN/variant, or an exported fol
 
 @app.command()
 def run(
-    target: Annotated[
-        str, typer.Argument(help="Recipe name or file, data file, folder, or Hub data set name[:config].")
-    ],
+    target: Target,
     data: Data = None,
     validation: Validation = None,
     test: Test = None,

@@ -139,15 +139,10 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         return predicted
 
     def predict_proba(self, X: Texts) -> np.ndarray:  # noqa: N803
-        """Probability of each class, (N, C), in the order of classes_."""
+        """Probability of each class, (N, C), in the order of classes_; float32, as precise as the model computes."""
         check_is_fitted(self)
         predictor: Predictor = self.predictor_
-        return predictor.predict_proba(_as_texts(X))
-
-    def decision_function(self, X: Texts) -> np.ndarray:  # noqa: N803
-        """Logits, (N, C); of two classes how far the second stands above the first, (N,)."""
-        logits = self._logits(X).astype(np.float64)
-        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+        return predictor.predict_proba(_as_texts(X)).astype(np.float32)
 
     def save(self, path: str | Path) -> Path:
         """Write the tuned adapter (or, with method "full", the model) to a folder that `textlift.load` reads.

@@ -224,7 +224,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
     Raises:
         RecipeError: An override has no `=`, or leads through something that is not a section.
     """
-    result = _copy(values)
+    result: dict[str, Any] = _copy(values)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key.strip():

@@ -73,9 +73,11 @@ def restore_latest(session: TrainingSession, folder: Path, *, fingerprint: str) 
         CheckpointError: The checkpoint belongs to another recipe, base model or data.
     """
     told = []
-    for place in reversed(_places(folder)):
+    places = _places(folder)
+    for place in reversed(places):
         if not _verifies(place):
-            told.append(f"checkpoint {place.name} is damaged; the one before it is taken")
+            instead = "training starts at the beginning" if place == places[0] else "the one before it is taken"
+            told.append(f"checkpoint {place.name} is damaged; {instead}")
             continue
         _restore(session, place, fingerprint)
         return session.progress.step, told

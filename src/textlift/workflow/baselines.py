@@ -79,7 +79,12 @@ def measure_baselines(job: Job, frozen: FrozenPass, progress: Progress) -> Itera
 def _majority(job: Job, _: FrozenPass) -> Measured:
     logits = {split: majority(job.labels["train"], job.n_classes, len(job.labels[split])) for split in MEASURED}
     return measure(
-        job, "majority", logits, kind="baseline", method="majority", description="Always the most common class of train."
+        job,
+        "majority",
+        logits,
+        kind="baseline",
+        method="majority",
+        description="Always the most common class of train.",
     )
 
 

@@ -109,12 +109,14 @@ def _measure_all(run: RunDirectory, job: Job, progress: Progress) -> Iterator[Me
         done[one.name] = one
     yield from (done[name] for name in job.recipe.baselines)
     for variant in sorted(job.recipe.settled_variants(), key=lambda one: one.merge_of is not None):
-        one = restore(run, variant.name)
-        if one is None:
-            if variant.merge_of is None:
-                one = tune(job, variant, run=run, frozen=frozen, progress=progress)
-            else:
-                one = merged(job, variant, run=run, origin=done[variant.merge_of], progress=progress)
+        earlier = restore(run, variant.name)
+        if earlier is not None:
+            one = earlier
+        elif variant.merge_of is None:
+            one = tune(job, variant, run=run, frozen=frozen, progress=progress)
+        else:
+            one = merged(job, variant, run=run, origin=done[variant.merge_of], progress=progress)
+        if earlier is None:
             store(run, job, one)
         done[variant.name] = one
         yield one

@@ -87,7 +87,9 @@ def _base_values(request: Request) -> dict[str, Any]:
             _set(values, "data.files", {**(values.get("data", {}).get("files") or {}), **files})
         return values
     if request.data:
-        raise UsageError(f"--data takes the place of a recipe's data; {request.target!r} is data itself. Leave one out.")
+        raise UsageError(
+            f"--data takes the place of a recipe's data; {request.target!r} is data itself. Leave one out."
+        )
     _require_data_like(request.target)
     name = "".join(c if c.isalnum() or c in "_.+-" else "-" for c in Path(request.target).stem).strip("-._+")[:64]
     data = {"files": {"train": request.target, **files}} if files else {"source": request.target}
@@ -146,7 +148,9 @@ def _with_methods(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any
         if name in known and known[name].get("merge_of") is None:
             chosen[name] = known[name]
         elif name in METHODS:
-            chosen[name] = {"method": {"name": name, **applicable_options(name, {k: v for k, v in shared.items() if k != "name"})}}
+            chosen[name] = {
+                "method": {"name": name, **applicable_options(name, {k: v for k, v in shared.items() if k != "name"})}
+            }
         elif name != MERGED:
             names_known = [*known, *METHODS, MERGED]
             raise RecipeError(
@@ -156,7 +160,9 @@ def _with_methods(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any
     if MERGED in names:
         origin = next((v for v in chosen if _mergeable(chosen[v], shared)), None)
         if origin is None:
-            raise RecipeError("--methods merged folds an adapter into the base; name one that makes it too: lora,merged.")
+            raise RecipeError(
+                "--methods merged folds an adapter into the base; name one that makes it too: lora,merged."
+            )
         chosen[MERGED] = {"merge_of": origin}
     return {**values, "variants": chosen}
 

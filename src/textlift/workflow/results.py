@@ -105,11 +105,14 @@ def _examples(job: Job, best: Measured | None) -> dict[str, Any]:
     }
     return {
         "variant": best.name,
-        **{kind: [_example(job, i, int(predicted[i]), float(top[i])) for i in rows] for kind, rows in picked.items()},
+        **{
+            kind: [_example(job, i, predicted=int(predicted[i]), probability=float(top[i])) for i in rows]
+            for kind, rows in picked.items()
+        },
     }
 
 
-def _example(job: Job, index: int, predicted: int, probability: float) -> dict[str, Any]:
+def _example(job: Job, index: int, *, predicted: int, probability: float) -> dict[str, Any]:
     rows, names = job.dataset.splits["test"], job.dataset.label_names
     text = rows.texts[index]
     return {

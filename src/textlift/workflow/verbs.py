@@ -150,9 +150,7 @@ def export_variant(path: str, target: str, output: Path, *, overwrite: bool = Fa
     if settings.kind == "adapter":
         merge(predictor)
     base = open_base(settings.base_name, revision=settings.base_revision, pooling=settings.pooling)
-    merged_settings = settings_of(
-        base, predictor, kind="model", method="merged", label_values=settings.label_values
-    )
+    merged_settings = settings_of(base, predictor, kind="model", method="merged", label_values=settings.label_values)
     results = run.read("results.json") if run is not None else None
     record = results["variants"][name] if results is not None else None
     card = (

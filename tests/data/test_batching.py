@@ -1,0 +1,120 @@
+"""Texts to tokens, tokens to batches: what is cut, the order of an epoch, budgets and padding."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_models import TEXTS, byte_pairs, word_piece
+
+from textlift.data.batching import (
+    budget_batches,
+    collate,
+    epoch_batches,
+    split_by_budget,
+    token_counts,
+    tokenize,
+)
+
+LENGTHS = np.random.default_rng(0).integers(3, 200, size=2_000)
+some_lengths = st.lists(st.integers(1, 90), min_size=1, max_size=60).map(np.asarray)
+
+
+def padded(batches: list[np.ndarray], lengths: np.ndarray) -> int:
+    return sum(len(batch) * int(lengths[batch].max()) for batch in batches)
+
+
+def test_a_cut_text_keeps_its_special_tokens() -> None:
+    tokenizer = word_piece()
+    tokens = tokenize(tokenizer, ["the old boat near the cloud we saw", "boat"], max_length=5)
+    assert tokenizer.convert_ids_to_tokens(tokens[0].tolist()) == ["[CLS]", "the", "old", "boat", "[SEP]"]
+    assert tokenizer.convert_ids_to_tokens(tokens[1].tolist()) == ["[CLS]", "boat", "[SEP]"]
+    assert tokens.lengths.tolist() == [5, 3]
+    assert tokens.uncut_lengths.tolist() == [10, 3]
+
+
+def test_tokens_are_those_of_the_tokenizer_text_by_text() -> None:
+    tokenizer = word_piece()
+    tokens = tokenize(tokenizer, TEXTS, max_length=12)
+    assert len(tokens) == len(TEXTS)
+    for index, text in enumerate(TEXTS):
+        assert tokens[index].tolist() == tokenizer(text, truncation=True, max_length=12)["input_ids"]
+    assert token_counts(tokenizer, TEXTS).tolist() == tokens.uncut_lengths.tolist()
+
+
+def test_many_texts_are_encoded_in_chunks_without_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = tokenize(word_piece(), TEXTS, max_length=12)
+    monkeypatch.setattr("textlift.data.batching._ENCODE_CHUNK", 7)
+    parts = tokenize(word_piece(), TEXTS, max_length=12)
+    assert np.array_equal(whole.input_ids, parts.input_ids)
+    assert np.array_equal(whole.offsets, parts.offsets)
+    assert np.array_equal(token_counts(word_piece(), TEXTS), whole.uncut_lengths)
+
+
+def test_an_empty_text_becomes_one_padding_token_where_nothing_is_added() -> None:
+    tokenizer = byte_pairs()
+    tokenizer.pad_token = tokenizer.eos_token
+    tokens = tokenize(tokenizer, ["", "the boat", ""], max_length=8)
+    assert tokens[0].tolist() == tokens[2].tolist() == [tokenizer.pad_token_id]
+    assert tokens.lengths.tolist() == [1, 2, 1]
+    assert tokens.uncut_lengths.tolist() == [0, 2, 0]
+
+
+def test_no_text_at_all_gives_no_token() -> None:
+    tokens = tokenize(word_piece(), [], max_length=8)
+    assert (len(tokens), tokens.lengths.tolist(), token_counts(word_piece(), []).tolist()) == (0, [], [])
+
+
+@pytest.mark.parametrize("group_by_length", [True, False])
+@given(lengths=some_lengths, batch_size=st.integers(1, 20), seed=st.integers(0, 5))
+def test_an_epoch_holds_every_example_once(
+    group_by_length: bool, lengths: np.ndarray, batch_size: int, seed: int
+) -> None:
+    batches = epoch_batches(lengths, batch_size=batch_size, seed=seed, epoch=0, group_by_length=group_by_length)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    assert len(batches) == -(-len(lengths) // batch_size)
+    assert sorted(map(len, batches))[1:] == [batch_size] * (len(batches) - 1)
+
+
+def test_the_order_depends_on_seed_and_epoch_alone() -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        return np.concatenate(epoch_batches(LENGTHS, batch_size=32, seed=seed, epoch=epoch)).tolist()
+
+    assert order(0, 0) == order(0, 0)
+    assert len({tuple(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+
+def test_batches_of_like_length_pad_far_less_and_still_come_in_any_order() -> None:
+    grouped = epoch_batches(LENGTHS, batch_size=32, seed=0, epoch=0)
+    plain = epoch_batches(LENGTHS, batch_size=32, seed=0, epoch=0, group_by_length=False)
+    useful = int(LENGTHS.sum())
+    assert padded(grouped, LENGTHS) - useful < 0.1 * (padded(plain, LENGTHS) - useful)
+    means = [float(LENGTHS[batch].mean()) for batch in grouped]
+    assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.4
+
+
+@given(lengths=some_lengths, budget=st.integers(1, 400))
+def test_parts_stay_within_the_budget_and_hold_everything_once(lengths: np.ndarray, budget: int) -> None:
+    parts = split_by_budget(np.arange(len(lengths)), lengths, tokens_per_batch=budget)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(lengths)))
+    assert all(len(part) == 1 or padded([part], lengths) <= budget for part in parts)
+
+
+@given(lengths=some_lengths, budget=st.integers(1, 400), max_rows=st.integers(1, 30))
+def test_inference_batches_stay_within_the_budget_longest_first(
+    lengths: np.ndarray, budget: int, max_rows: int
+) -> None:
+    batches = list(budget_batches(lengths, tokens_per_batch=budget, max_rows=max_rows))
+    order = np.concatenate(batches)
+    assert sorted(order.tolist()) == list(range(len(lengths)))
+    assert all(len(batch) == 1 or padded([batch], lengths) <= budget for batch in batches)
+    assert max(map(len, batches)) <= max_rows
+    assert (np.diff(lengths[order]) <= 0).all()
+
+
+def test_padding_stands_on_the_right_and_is_masked() -> None:
+    tokens = tokenize(word_piece(), ["boat", "the old boat"], max_length=9)
+    batch = collate(tokens, np.array([1, 0]), pad_token_id=77)
+    assert batch["input_ids"].shape == (2, 5)
+    assert batch["input_ids"][1, 3:].tolist() == [77, 77]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
+    assert batch["input_ids"][1, :3].tolist() == tokens[0].tolist()

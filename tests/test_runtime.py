@@ -1,0 +1,113 @@
+"""Automatic choices with their reasons, quiet libraries, memory and versions."""
+
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import torch
+import transformers
+from huggingface_hub.utils import are_progress_bars_disabled
+
+from textlift import runtime
+from textlift.errors import RecipeError
+from textlift.runtime import PeakMemory, available_cores, choose_runtime, environment, quiet_libraries, set_seed, versions
+
+
+@pytest.fixture(autouse=True)
+def keep_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_every_choice_has_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    chosen = choose_runtime()
+    assert (chosen.device, chosen.precision, chosen.threads) == ("cpu", "fp32", available_cores())
+    assert [reason.split(":")[0] for reason in chosen.reasons] == [
+        "device cpu",
+        "precision fp32",
+        f"threads {available_cores()}",
+    ]
+    assert torch.get_num_threads() == available_cores()
+
+
+def test_what_is_asked_for_is_taken() -> None:
+    chosen = choose_runtime(device="cpu", precision="bf16", threads=1)
+    assert (chosen.device, chosen.precision, chosen.threads) == ("cpu", "bf16", 1)
+    assert all(reason.endswith("as asked") for reason in chosen.reasons)
+    with chosen.autocast():
+        assert torch.nn.functional.linear(torch.ones(1, 2), torch.ones(2, 2)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "tpu", "cpu:", ""])
+def test_an_unknown_device_is_refused(device: str) -> None:
+    if device == "cpu:":
+        assert choose_runtime(device=device, threads=1).device == "cpu:"
+        return
+    with pytest.raises(RecipeError, match="runtime.device must be auto, cpu, cuda, cuda:N or mps"):
+        choose_runtime(device=device)
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(RecipeError, match="'cuda:3' must be on this machine; .* sees 1 of that kind") as caught:
+        choose_runtime(device="cuda:3")
+    assert caught.value.exit_code == 78
+
+
+def test_a_seed_repeats_what_torch_draws() -> None:
+    set_seed(3)
+    first = torch.rand(4)
+    set_seed(3)
+    assert torch.equal(first, torch.rand(4))
+
+
+def test_libraries_are_quiet_inside_and_as_before_outside() -> None:
+    log = transformers.utils.logging
+    before = (log.get_verbosity(), log.is_progress_bar_enabled(), are_progress_bars_disabled())
+    with quiet_libraries():
+        warnings.warn("of a library", FutureWarning, stacklevel=1)
+        assert log.get_verbosity() == log.ERROR
+        assert are_progress_bars_disabled()
+        with quiet_libraries():
+            pass
+        assert are_progress_bars_disabled()
+    assert (log.get_verbosity(), log.is_progress_bar_enabled(), are_progress_bars_disabled()) == before
+    with pytest.warns(FutureWarning, match="of a library"):
+        warnings.warn("of a library", FutureWarning, stacklevel=1)
+
+
+def test_libraries_are_as_before_after_an_error() -> None:
+    level = transformers.utils.logging.get_verbosity()
+    with pytest.raises(KeyError), quiet_libraries():
+        raise KeyError
+    assert transformers.utils.logging.get_verbosity() == level
+
+
+def test_peak_memory_sees_what_was_held_in_between() -> None:
+    memory = PeakMemory("cpu")
+    before = memory.bytes()
+    held = torch.ones(20_000_000)
+    after = memory.bytes()
+    assert before is not None
+    assert after is not None
+    assert after - before > 40_000_000
+    assert held.numel() == 20_000_000
+
+
+def test_versions_name_only_installed_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "PACKAGES", ("torch", "no-such-package-of-anyone"))
+    assert versions() == {"torch": torch.__version__.split("+")[0]} or set(versions()) == {"torch"}
+
+
+def test_the_environment_names_no_person_or_host() -> None:
+    import getpass
+    import socket
+
+    facts = environment(choose_runtime(device="cpu", threads=1))
+    assert {"python", "platform", "cores", "torch", "device", "precision", "threads", "reasons"} <= set(facts)
+    told = str(facts)
+    assert socket.gethostname() not in told
+    assert f"/{getpass.getuser()}" not in told

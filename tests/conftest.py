@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from cli_calls import Command, call, rows
 
 BaseFolder = Callable[[str], Path]

@@ -19,13 +19,13 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 from sklearn.utils.validation import check_is_fitted, validate_data
-from tiny_models import SUBJECTS, texts_and_labels
 
 import textlift
 from textlift.errors import CannotCreateError, DataError, InputNotFoundError, ModelError, RecipeError
 from textlift.estimator import TextClassifier
 from textlift.methods.registry import method_of
 from textlift.recipe import ModelSection, Recipe
+from tiny_models import SUBJECTS, texts_and_labels
 
 NAMES = np.array(sorted(SUBJECTS))
 TEXTS, IDS = texts_and_labels(36)
@@ -85,7 +85,7 @@ def _letters(rows: np.ndarray) -> list[str]:
     return [" ".join(chr(ord("a") + place) for place in row[:20]) for row in places]
 
 
-@parametrize_with_checks([RowsAsTexts(batch_size=16)])
+@parametrize_with_checks([RowsAsTexts()])
 def test_scikit_learns_checks_pass_behind_rows_of_numbers(estimator: Any, check: Any, base_folder: Any) -> None:
     check(estimator.set_params(model=str(base_folder("embedder"))))
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from conftest import BaseFolder
-from tiny_models import LABEL_NAMES, TEXTS, fresh, logits_of
 
+from conftest import BaseFolder
 from textlift.errors import DataError
 from textlift.inference import ForwardResult
+from tiny_models import LABEL_NAMES, TEXTS, fresh, logits_of
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "embedder"])
@@ -68,9 +68,7 @@ def test_what_is_no_text_is_refused_with_its_place(base_folder: BaseFolder, text
         predictor.predict_proba(texts)
 
 
-def test_progress_counts_up_and_the_result_comes_last(
-    base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_counts_up_and_the_result_comes_last(base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("textlift.inference.INFERENCE_TOKENS", 60)
     predictor, _ = fresh(base_folder("bert"))
     *counts, result = predictor.forward_steps(predictor.tokenize(TEXTS))

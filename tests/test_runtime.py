@@ -10,7 +10,15 @@ from huggingface_hub.utils import are_progress_bars_disabled
 
 from textlift import runtime
 from textlift.errors import RecipeError
-from textlift.runtime import PeakMemory, available_cores, choose_runtime, environment, quiet_libraries, set_seed, versions
+from textlift.runtime import (
+    PeakMemory,
+    available_cores,
+    choose_runtime,
+    environment,
+    quiet_libraries,
+    set_seed,
+    versions,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -43,16 +51,13 @@ def test_what_is_asked_for_is_taken() -> None:
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "tpu", "cpu:", ""])
 def test_an_unknown_device_is_refused(device: str) -> None:
-    if device == "cpu:":
-        assert choose_runtime(device=device, threads=1).device == "cpu:"
-        return
-    with pytest.raises(RecipeError, match="runtime.device must be auto, cpu, cuda, cuda:N or mps"):
+    with pytest.raises(RecipeError, match=r"runtime.device must be auto, cpu, cuda, cuda:N or mps"):
         choose_runtime(device=device)
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(RecipeError, match="'cuda:3' must be on this machine; .* sees 1 of that kind") as caught:
+    with pytest.raises(RecipeError, match=r"'cuda:3' must be on this machine; .* sees 1 of that kind") as caught:
         choose_runtime(device="cuda:3")
     assert caught.value.exit_code == 78
 

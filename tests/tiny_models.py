@@ -7,6 +7,7 @@ from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
@@ -106,9 +107,7 @@ def _encoder(names: str, special: Sequence[str] = BERT_TOKENS, **extra: Any) -> 
         tokenizer = word_piece(special)
         shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
         options = {**shape, "max_position_embeddings": POSITIONS, "pad_token_id": tokenizer.pad_token_id, **extra}
-        config = getattr(transformers, config_name)(
-            vocab_size=len(tokenizer) + SPARE, initializer_range=0.1, **options
-        )
+        config = getattr(transformers, config_name)(vocab_size=len(tokenizer) + SPARE, initializer_range=0.1, **options)
         return getattr(transformers, model_name)(config), tokenizer
 
     return build
@@ -175,6 +174,12 @@ OTHERS = {
     "gpt_neox": _decoder("GPTNeoXConfig GPTNeoXForCausalLM", byte_pairs),
 }
 BUILDERS = {**TABLE, **EMBEDDERS, **OTHERS}
+# For contract tests: outside the table, one encoder and one decoder are enough for the default tier.
+EVERY_BASE: list[Any] = [
+    *TABLE,
+    *EMBEDDERS,
+    *(name if name in {"albert", "opt"} else pytest.param(name, marks=pytest.mark.slow) for name in OTHERS),
+]
 
 
 def write_base(name: str, folder: Path) -> Path:
@@ -241,7 +246,7 @@ def disturb(predictor: Predictor, seed: int = 3) -> Predictor:
     with torch.no_grad():
         for parameter in predictor.classifier.parameters():
             if parameter.requires_grad:
-                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
     return predictor
 
 

@@ -233,11 +233,11 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         y = column_or_1d(y, warn=True)
         assert_all_finite(y, estimator_name=name, input_name="y")
         check_consistent_length(texts, y)
-        check_classification_targets(y)
         try:
             classes, labels = np.unique(y, return_inverse=True)
         except TypeError as error:
             raise DataError(f"y must hold labels of one type that sorts; {error}.") from error
+        check_classification_targets(y)
         if len(classes) < 2:
             raise DataError(
                 f"{name} needs samples of at least 2 classes in the data, but the data contains only one class: "

@@ -5,6 +5,7 @@ Every automatic choice comes with its reason. Does not know recipes or models.
 
 import os
 import platform
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -80,7 +81,7 @@ def _choose_device(device: str) -> tuple[str, str]:
             return "mps", "device mps: the Apple GPU is there"
         return "cpu", "device cpu: no GPU that torch can use"
     kind, _, index = device.partition(":")
-    if kind not in {"cpu", "cuda", "mps"} or (index and not index.isdigit()):
+    if not re.fullmatch(r"(cpu|cuda|mps)(:[0-9]+)?", device):
         raise RecipeError(f"runtime.device must be auto, cpu, cuda, cuda:N or mps; found {device!r}.")
     present = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
     if int(index or 0) >= present:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import TEXTS, byte_pairs, word_piece
 
 from textlift.data.batching import (
     budget_batches,
@@ -14,6 +13,7 @@ from textlift.data.batching import (
     token_counts,
     tokenize,
 )
+from tiny_models import TEXTS, byte_pairs, word_piece
 
 LENGTHS = np.random.default_rng(0).integers(3, 200, size=2_000)
 some_lengths = st.lists(st.integers(1, 90), min_size=1, max_size=60).map(np.asarray)
@@ -55,8 +55,8 @@ def test_an_empty_text_becomes_one_padding_token_where_nothing_is_added() -> Non
     tokenizer.pad_token = tokenizer.eos_token
     tokens = tokenize(tokenizer, ["", "the boat", ""], max_length=8)
     assert tokens[0].tolist() == tokens[2].tolist() == [tokenizer.pad_token_id]
-    assert tokens.lengths.tolist() == [1, 2, 1]
-    assert tokens.uncut_lengths.tolist() == [0, 2, 0]
+    assert tokens.lengths.tolist() == [1, 3, 1]
+    assert tokens.uncut_lengths.tolist() == [0, 3, 0]
 
 
 def test_no_text_at_all_gives_no_token() -> None:

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from conftest import BaseFolder
-from tiny_models import BUILDERS, session, wrapped
 
+from conftest import BaseFolder
 from textlift.inference import Predictor
 from textlift.methods.registry import METHODS
 from textlift.training.loop import TrainStep
 from textlift.training.tuning import count_parameters
+from tiny_models import EVERY_BASE, session, wrapped
 
 every_method = pytest.mark.parametrize("method", list(METHODS))
-every_family = pytest.mark.parametrize("name", list(BUILDERS))
+every_family = pytest.mark.parametrize("name", EVERY_BASE)
 
 
 def in_head(predictor: Predictor, name: str) -> bool:
@@ -66,9 +66,7 @@ def test_all_that_trains_has_gradient_and_moves_and_the_rest_stays(
 @every_family
 def test_a_small_set_is_learned(base_folder: BaseFolder, name: str, method: str) -> None:
     predictor, _ = wrapped(base_folder(name), method)
-    training = session(
-        predictor, n=12, batch_size=12, epochs=100, learning_rate=1e-2, patience=None
-    )
+    training = session(predictor, n=12, batch_size=12, epochs=100, learning_rate=1e-2, patience=None)
     first: float | None = None
     for event in training.run():
         if isinstance(event, TrainStep):

@@ -1,16 +1,16 @@
 """Options of the methods, the layers that names stand for, and default learning rates."""
 
 import pytest
-from conftest import BaseFolder
 from pydantic import ValidationError
-from tiny_models import fresh, wrapped
 
+from conftest import BaseFolder
 from textlift.errors import RecipeError
 from textlift.methods.base import Method, peak_learning_rate
 from textlift.methods.low_rank import LoraOptions, chosen_layers
 from textlift.methods.registry import METHODS, applicable_options, check_methods, method_of
 from textlift.recipe import Recipe, Variant
 from textlift.training.tuning import parts_of
+from tiny_models import fresh, wrapped
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)
@@ -30,7 +30,15 @@ def test_unknown_options_are_refused(method: Method) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"rank": 0}, {"rank": 1025}, {"rank": "8"}, {"alpha": 0.0}, {"dropout": 1.0}, {"target_modules": ()}, {"bias": "all"}],
+    [
+        {"rank": 0},
+        {"rank": 1025},
+        {"rank": "8"},
+        {"alpha": 0.0},
+        {"dropout": 1.0},
+        {"target_modules": ()},
+        {"bias": "all"},
+    ],
 )
 def test_lora_options_out_of_range_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
@@ -60,9 +68,7 @@ def test_lora_only_bias_trains_the_biases_of_adapted_layers(base_folder: BaseFol
 
 def test_the_head_is_never_adapted_although_its_layers_are_linear(base_folder: BaseFolder) -> None:
     predictor, _ = wrapped(base_folder("distilbert"), "lora")
-    assert not any(
-        "classifier" in key and ".lora_" in key for key, _ in predictor.classifier.named_parameters()
-    )
+    assert not any("classifier" in key and ".lora_" in key for key, _ in predictor.classifier.named_parameters())
 
 
 def test_wider_models_get_smaller_learning_rates() -> None:
@@ -83,11 +89,8 @@ def test_all_complaints_of_all_variants_are_told_at_once() -> None:
     recipe = Recipe.model_validate(
         {
             "name": "job",
-            "data": {"path": "rows.csv"},
-            "variants": [
-                {"name": "a", "method": "lora", "options": {"rank": 0}},
-                {"name": "b", "method": "full", "options": {"rank": 4}},
-            ],
+            "data": {"source": "rows.csv"},
+            "variants": {"a": {"method": {"name": "lora", "rank": 0}}, "b": {"method": {"name": "full", "rank": 4}}},
         }
     )
     with pytest.raises(RecipeError) as caught:

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from conftest import BaseFolder
-from tiny_models import BUILDERS, TEXTS, fresh, logits_of, wrapped
 from torch import nn
 
+from conftest import BaseFolder
 from textlift.data.batching import collate
 from textlift.models.classifier import mean_pool, padding_shift
+from tiny_models import EVERY_BASE, TEXTS, fresh, logits_of, wrapped
 
 
-@pytest.mark.parametrize("name", list(BUILDERS))
+@pytest.mark.parametrize("name", EVERY_BASE)
 def test_padding_changes_no_logit(base_folder: BaseFolder, name: str) -> None:
     predictor, base = fresh(base_folder(name))
     tokens = predictor.tokenize(TEXTS)
@@ -20,7 +20,7 @@ def test_padding_changes_no_logit(base_folder: BaseFolder, name: str) -> None:
         assert padding_shift(predictor.classifier, ids, pad_token_id=base.tokenizer.pad_token_id, padding=9) < 1e-5
 
 
-@pytest.mark.parametrize("name", list(BUILDERS))
+@pytest.mark.parametrize("name", EVERY_BASE)
 def test_the_company_of_a_text_changes_no_logit(base_folder: BaseFolder, name: str) -> None:
     predictor, _ = fresh(base_folder(name))
     together = logits_of(predictor)

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import BaseFolder
-from tiny_models import OTHERS, TABLE, TEXTS, fresh, logits_of
 from torch import nn
 
+from conftest import BaseFolder
 from textlift.errors import ModelError
 from textlift.models.families import FAMILIES, discover_family, is_linear, linear_layer_names, locate, located
+from tiny_models import OTHERS, TABLE, TEXTS, fresh, logits_of
 
 FAMILIES_AND_OTHERS = [*TABLE, *OTHERS]
 
@@ -23,7 +23,9 @@ def test_the_table_is_covered_by_tiny_models() -> None:
 def test_the_linear_layers_are_all_of_the_repeated_layers(base_folder: BaseFolder, name: str) -> None:
     classifier = fresh(base_folder(name))[0].classifier
     layers = f"{classifier.family.layer_list}."
-    all_linear = [key for key, module in classifier.model.named_modules() if key.startswith(layers) and is_linear(module)]
+    all_linear = [
+        key for key, module in classifier.model.named_modules() if key.startswith(layers) and is_linear(module)
+    ]
     assert sorted(classifier.linear_layers()) == sorted(all_linear)
 
 

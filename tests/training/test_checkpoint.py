@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import BaseFolder
-from tiny_models import session, wrapped
 
+from conftest import BaseFolder
 from textlift.errors import CheckpointError, StorageError
 from textlift.training.checkpoint import restore_latest, save_checkpoint
 from textlift.training.session import Measurement, TrainingSession
+from tiny_models import session, wrapped
 
 MARK = "of this job"
 

@@ -5,14 +5,14 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import BaseFolder
-from tiny_models import CPU, LABELS, TEXTS, session, wrapped
 
+from conftest import BaseFolder
 from textlift.data.batching import collate
 from textlift.errors import TrainingError
 from textlift.inference import Predictor
 from textlift.training.loop import Batch, TrainStep, train_steps
 from textlift.training.optim import make_optimizer, make_schedule
+from tiny_models import CPU, LABELS, TEXTS, session, wrapped
 
 
 def batch_of(predictor: Predictor, rows: list[int]) -> Batch:

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from conftest import BaseFolder
-from tiny_models import session, wrapped
 
+from conftest import BaseFolder
 from textlift.training import session as session_module
 from textlift.training.loop import TrainStep
 from textlift.training.session import Measurement, TrainingSession, quick_scores
+from tiny_models import session, wrapped
 
 
 def tiny_session(base_folder: BaseFolder, **settings: object) -> TrainingSession:

@@ -137,7 +137,6 @@ def _load_native(base: BaseModel, label_names: Sequence[str]) -> "PreTrainedMode
         "id2label": dict(enumerate(label_names)),
         "label2id": {name: index for index, name in enumerate(label_names)},
         "pad_token_id": base.config.pad_token_id,
-        "ignore_mismatched_sizes": True,  # a head for another number of labels is replaced by a fresh one anyway
     }
     return _from_pretrained(AutoModelForSequenceClassification, base, options)
 
@@ -160,6 +159,7 @@ def _from_pretrained(auto_class: Any, base: BaseModel, options: dict[str, Any]) 
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # a head for another number of labels is drawn afresh; more is refused below
             **options,
         )
     except Exception as error:  # transformers and safetensors raise many kinds for a damaged folder
@@ -214,7 +214,10 @@ def _choose_pooling(path: Path, asked: str) -> tuple[str, str]:
         return asked, f"pooling {asked}: as asked"
     modules, settings = path / "modules.json", path / "1_Pooling" / "config.json"
     if modules.is_file() and settings.is_file():
-        values = json.loads(settings.read_text(encoding="utf-8"))
+        try:
+            values = dict(json.loads(settings.read_text(encoding="utf-8")))
+        except (ValueError, TypeError, OSError) as error:
+            raise ModelError(f"{settings}: must be a JSON object; it cannot be read ({error}).") from error
         others = [key for key, on in values.items() if key.startswith("pooling_mode_") and on is True]
         if others == ["pooling_mode_mean_tokens"] or values.get("pooling_mode") == "mean":
             return "mean", "pooling mean: the base model is a sentence embedder with mean pooling (modules.json)"

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ class RunResult:
     """A finished run: where it lies and what was measured. Shows itself as a table in a notebook."""
 
     directory: Path
-    results: dict[str, Any]
+    results: dict[str, Any] = field(repr=False)
 
     @property
     def verdict(self) -> str:

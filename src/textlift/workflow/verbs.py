@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from textlift.errors import (
     ModelError,
     UsageError,
     nearest,
+    safe_for_terminal,
 )
 from textlift.evaluation.metrics import evaluate
 from textlift.export.card import model_card
@@ -174,6 +176,12 @@ class CheckResult:
     def has_errors(self) -> bool:
         """Whether a run with these rows would stop."""
         return any(finding.severity == "error" for finding in self.findings)
+
+    def _repr_html_(self) -> str:
+        found = "".join(
+            f"<li><b>{one.severity}</b> {escape(safe_for_terminal(one.message))}</li>" for one in self.findings
+        )
+        return f"<p>{escape(safe_for_terminal(self.dataset.name))}</p><ul>{found or '<li>Nothing was found.</li>'}</ul>"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""

@@ -111,9 +111,7 @@ def trainer_round(setting: Setting, seed: int) -> float:
         seen.append(sum(len(row["input_ids"]) for row in rows))
         return pad(rows)
 
-    rows = [
-        {"input_ids": setting.tokens[i].tolist(), "labels": int(label)} for i, label in enumerate(setting.labels)
-    ]
+    rows = [{"input_ids": setting.tokens[i].tolist(), "labels": int(label)} for i, label in enumerate(setting.labels)]
     clock = Clock()
     with quiet_libraries(), tempfile.TemporaryDirectory() as folder:
         model = AutoModelForSequenceClassification.from_pretrained(
@@ -176,7 +174,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
-    section = DataSection(source=options.data, text=options.text, label=options.label, limit=options.limit, allow_leak=True)
+    section = DataSection(
+        source=options.data, text=options.text, label=options.label, limit=options.limit, allow_leak=True
+    )
     dataset = prepare_splits(read_dataset(section), section, seed=0)
     base = open_base("embedded", pooling="native")
     texts = dataset.splits["train"].texts
@@ -200,10 +200,12 @@ def main() -> None:
         print(f"round {number + 1}: {told} useful tokens/s; peak {peaks[-1] / 1e9:.0f} GFLOP/s", flush=True)
     weights, peak = linear_weights(setting), statistics.median(peaks)
     ratios = [ours / theirs for ours, theirs in zip(speeds["textlift"], speeds["Trainer + PEFT"], strict=True)]
-    print(f"\n| side | useful tokens/s, median (min to max) | share of peak |\n|---|---:|---:|")
+    print("\n| side | useful tokens/s, median (min to max) | share of peak |\n|---|---:|---:|")
     for name, values in speeds.items():
         middle = statistics.median(values)
-        print(f"| {name} | {middle:,.0f} ({min(values):,.0f} to {max(values):,.0f}) | {middle * 4 * weights / peak:.0%} |")
+        print(
+            f"| {name} | {middle:,.0f} ({min(values):,.0f} to {max(values):,.0f}) | {middle * 4 * weights / peak:.0%} |"
+        )
     print(
         f"\ntextlift / Trainer + PEFT, pair by pair: median {statistics.median(ratios):.2f} "
         f"({min(ratios):.2f} to {max(ratios):.2f})"

@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from cli_calls import Command, rows
 
 GOOD = rows(60)
@@ -248,9 +249,7 @@ def test_38_a_length_beyond_the_context_is_refused(
     base_folder: Callable[[str], Path], command: Command, data_file: Path, tmp_path: Path
 ) -> None:
     model = base_folder("bert")
-    ended = command(
-        "run", data_file, "--model", model, "--set", "model.max_length=4096", "--output", tmp_path / "out"
-    )
+    ended = command("run", data_file, "--model", model, "--set", "model.max_length=4096", "--output", tmp_path / "out")
     assert ended.code == 78
     assert "at most" in ended.err
     assert not (tmp_path / "out").exists()
@@ -285,5 +284,3 @@ def test_hostile_names_reach_the_terminal_escaped(command: Command, tmp_path: Pa
     ended = command("check", path)
     assert "\x1b" not in ended.out + ended.err
     assert "\\u001b" in ended.out
-
-

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from cli_calls import SUBJECTS, Command, rows
 from tiny_models import TEXTS
+
 
 def test_a_run_writes_all_that_the_documentation_names(finished: Path) -> None:
     expected = ["run.json", "recipe.yaml", "data.json", "splits.csv", "checks.json", "results.json", "results.md"]

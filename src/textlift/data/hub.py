@@ -67,7 +67,7 @@ def _download(name: str, revision: str | None, patterns: list[str], *, shows_pro
     from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
 
     class Silent(tqdm):  # type: ignore[misc,type-arg,unused-ignore]
-        def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - whatever tqdm takes
+        def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **{**options, "disable": True})
 
     bar = None if shows_progress else Silent

@@ -77,7 +77,7 @@ def _objects(text: TextIO, problems: RowProblems, advance: Advance) -> Iterator[
         if not stripped:
             continue
         row += 1
-        value = _decoded(stripped, row, f"line {number}, ", problems)
+        value = _decoded(stripped, row, place=f"line {number}, ", problems=problems)
         if isinstance(value, dict):
             yield row, value
         elif value is not _BROKEN:
@@ -85,7 +85,7 @@ def _objects(text: TextIO, problems: RowProblems, advance: Advance) -> Iterator[
 
 
 def _array(text: TextIO, problems: RowProblems) -> Iterator[tuple[int, dict[str, Any]]]:
-    values = _decoded(text.read().strip(" \t\r\n"), 0, "", problems)
+    values = _decoded(text.read().strip(" \t\r\n"), 0, place="", problems=problems)
     for row, value in enumerate(values if isinstance(values, list) else [], start=1):
         if isinstance(value, dict):
             yield row, value
@@ -96,7 +96,7 @@ def _array(text: TextIO, problems: RowProblems) -> Iterator[tuple[int, dict[str,
 _BROKEN = object()
 
 
-def _decoded(text: str, row: int, place: str, problems: RowProblems) -> object:
+def _decoded(text: str, row: int, *, place: str, problems: RowProblems) -> object:
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
@@ -130,11 +130,11 @@ def _read_rows(rows: Iterator[tuple[int, dict[str, Any]]], table: Table, *, want
         for take, name in takers:
             value = row.get(name)
             if type(value) is not str or not (value.isascii() or not _LONE_SURROGATE.search(value)):
-                value = _cell(value, name, number, problems)
+                value = _cell(value, name, row=number, problems=problems)
             take(value)
 
 
-def _cell(value: object, column: str, row: int, problems: RowProblems) -> str:
+def _cell(value: object, column: str, *, row: int, problems: RowProblems) -> str:
     shown = quoted(column)
     if isinstance(value, bool):
         return "true" if value else "false"

@@ -25,7 +25,7 @@ def without_unlabelled(splits: Mapping[str, Rows], reasons: list[str]) -> dict[s
 
 
 def name_labels(
-    splits: Mapping[str, Rows], given: Mapping[str, str] | None, class_names: Sequence[str], reasons: list[str]
+    splits: Mapping[str, Rows], given: Mapping[str, str] | None, class_names: Sequence[str], *, reasons: list[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Label values in order, and their names in the same order.
 

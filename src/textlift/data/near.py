@@ -43,11 +43,11 @@ def near_findings(dataset: Dataset) -> list[Finding]:
         return [Finding("near_duplicates_not_counted", "info", message)]
     words: dict[str, int] = {}
     signatures = {split: _signatures(dataset.splits[split].texts, words) for split in needed}
-    found = [_compare(dataset, signatures, earlier, later) for earlier, later in pairs]
+    found = [_compare(dataset, signatures, earlier=earlier, later=later) for earlier, later in pairs]
     return [finding for finding in found if finding is not None]
 
 
-def _compare(dataset: Dataset, signatures: dict[str, Signatures], earlier: str, later: str) -> Finding | None:
+def _compare(dataset: Dataset, signatures: dict[str, Signatures], *, earlier: str, later: str) -> Finding | None:
     first, second = dataset.splits[earlier], dataset.splits[later]
     exact = np.isin(dataset.text_groups[later], dataset.text_groups[earlier])
     near: set[int] = set()

@@ -58,7 +58,7 @@ def _read_batches(
     done = 0
     for batch in file.iter_batches(batch_size=65_536, columns=columns):
         for column in columns:
-            table.columns[column] += _strings(batch.column(column), column, done, problems)
+            table.columns[column] += _strings(batch.column(column), column, done=done, problems=problems)
         done += batch.num_rows
         advance(size * done // n_rows)
     table.row_numbers = list(range(1, n_rows + 1))
@@ -84,7 +84,7 @@ def _is_plain(kind: "pyarrow.DataType") -> bool:
     )
 
 
-def _strings(array: "pyarrow.Array", column: str, done: int, problems: RowProblems) -> list[str]:
+def _strings(array: "pyarrow.Array", column: str, *, done: int, problems: RowProblems) -> list[str]:
     from pyarrow import types
 
     if types.is_dictionary(array.type):

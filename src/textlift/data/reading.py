@@ -46,7 +46,7 @@ def read_dataset(section: DataSection, *, progress: Progress | None = None) -> D
         splits = _by_split_column(splits["train"], reader.split_cells, choice.split, reasons=reasons, asked=asked)
     splits = without_unlabelled(splits, reasons)
     class_names = {**source.class_names, **reader.class_names}.get(choice.label, ())
-    values, names = name_labels(splits, section.label_names, class_names, reasons)
+    values, names = name_labels(splits, section.label_names, class_names, reasons=reasons)
     return Dataset(
         name=source.name,
         splits=splits,

@@ -179,7 +179,7 @@ def _limited(splits: Mapping[str, Rows], limit: int, *, seed: int, reasons: list
         kept = rows
         if len(rows) > limit:
             known = set(limited["train"].labels) if limited else set(rows.labels)
-            kept = rows.take(_sample(rows.labels, known, limit, np.random.default_rng([seed, 1 + number])))
+            kept = rows.take(_sample(rows.labels, known, limit, rng=np.random.default_rng([seed, 1 + number])))
             reasons.append(
                 f"The {split} rows are limited to {len(kept):,} of {len(rows):,} rows, stratified, seed {seed}."
             )
@@ -190,7 +190,7 @@ def _limited(splits: Mapping[str, Rows], limit: int, *, seed: int, reasons: list
     return limited
 
 
-def _sample(labels: Sequence[str], known: set[str], limit: int, rng: np.random.Generator) -> list[int]:
+def _sample(labels: Sequence[str], known: set[str], limit: int, *, rng: np.random.Generator) -> list[int]:
     places: dict[str, list[int]] = {}
     for place, label in enumerate(labels):
         if label in known:

@@ -87,12 +87,12 @@ def leak_findings(dataset: Dataset, section: DataSection) -> list[Finding]:
     findings = []
     for earlier, later in pairs:
         if earlier in dataset.splits and later in dataset.splits:
-            found = _leak(dataset, section, earlier, later)
+            found = _leak(dataset, section, earlier=earlier, later=later)
             findings += [found] if found else []
     return findings
 
 
-def _leak(dataset: Dataset, section: DataSection, earlier: str, later: str) -> Finding | None:
+def _leak(dataset: Dataset, section: DataSection, *, earlier: str, later: str) -> Finding | None:
     groups = dataset.text_groups
     leaked = np.isin(groups[later], groups[earlier])
     places = np.flatnonzero(leaked).tolist()

@@ -29,6 +29,7 @@ def keep_threads() -> Iterator[None]:
 
 
 def test_every_choice_has_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     chosen = choose_runtime()
@@ -39,6 +40,13 @@ def test_every_choice_has_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
         f"threads {available_cores()}",
     ]
     assert torch.get_num_threads() == available_cores()
+
+
+def test_the_number_of_threads_that_the_environment_names_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    chosen = choose_runtime(device="cpu")
+    assert chosen.threads == 1
+    assert chosen.reasons[2] == "threads 1: OMP_NUM_THREADS says so"
 
 
 def test_what_is_asked_for_is_taken() -> None:

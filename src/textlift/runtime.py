@@ -64,10 +64,8 @@ def choose_runtime(*, device: str = "auto", precision: str = "auto", threads: in
 
     chosen, why_device = _choose_device(device)
     arithmetic, why_precision = _choose_precision(precision, chosen)
-    cores = available_cores()
-    count = threads or cores
+    count, why_threads = _choose_threads(threads)
     torch.set_num_threads(count)
-    why_threads = f"threads {count}: " + ("as asked" if threads else "all cores this process may use")
     return Runtime(chosen, arithmetic, count, (why_device, why_precision, why_threads))
 
 
@@ -101,6 +99,16 @@ def _choose_precision(precision: str, device: str) -> tuple[str, str]:
             return "bf16", "precision bf16: the GPU computes in it; weights that train stay fp32"
         return "fp32", "precision fp32: exact, and this device gains no speed from less"
     return precision, f"precision {precision}: as asked"
+
+
+def _choose_threads(threads: int | None) -> tuple[int, str]:
+    if threads is not None:
+        return threads, f"threads {threads}: as asked"
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    if told.isdigit() and int(told) > 0:
+        return int(told), f"threads {told}: OMP_NUM_THREADS says so"
+    cores = available_cores()
+    return cores, f"threads {cores}: all cores this process may use"
 
 
 def available_cores() -> int:

@@ -1,6 +1,9 @@
 """The public face: names of the package and commands, each complete, explained and documented."""
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,3 +82,10 @@ def test_the_readme_names_its_two_commands_and_the_makefile_has_them() -> None:
     rules = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
     readme = (ROOT / "README.md").read_text("utf-8")
     assert [f"make {name}" for name in ("demo", "test") if name not in rules or f"make {name}" not in readme] == []
+
+
+def test_the_page_on_recipes_is_current() -> None:
+    script = ROOT / "scripts" / "recipe_reference.py"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, str(script), "--check"], env=environment, check=False)
+    assert done.returncode == 0, "run: python scripts/recipe_reference.py"

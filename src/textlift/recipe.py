@@ -91,7 +91,9 @@ class RuntimeSection(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Arithmetic of the forward pass; auto is bf16 on a GPU that has it, else fp32."
     )
-    threads: Count | None = Field(None, description="CPU threads; OMP_NUM_THREADS, else all cores this process may use, when not given.")
+    threads: Count | None = Field(
+        None, description="CPU threads; OMP_NUM_THREADS, else all cores this process may use, when not given."
+    )
 
 
 class VariantSection(Section):

@@ -58,7 +58,11 @@ class Progress:
 
     def say(self, text: str) -> None:
         """One line."""
-        if not self._silent:
+        if self._bars:  # a line of its own above the bar that is drawn
+            from tqdm import tqdm
+
+            tqdm.write(safe_for_terminal(text), file=self._stream)
+        elif not self._silent:
             self._stream.write(safe_for_terminal(text) + "\n")
             self._stream.flush()
 

@@ -209,7 +209,7 @@ def test_the_length_is_chosen_from_the_texts_within_the_context(base_folder: Bas
     base = open_base(str(base_folder("bert")))
     assert choose_max_length(base, [3] * 99 + [500], "auto") == (
         16,
-        "max_length 16: holds 99 % of the training texts, at most 48",
+        "max_length 16: holds 99 % of the training texts",
     )
     assert choose_max_length(base, [21] * 100, "auto")[0] == 24
     assert choose_max_length(base, [4_000] * 9, "auto")[0] == 48
@@ -323,3 +323,10 @@ def test_weights_in_several_files_load_and_are_all_hashed(base_folder: BaseFolde
     predictor, base = fresh(folder)
     assert len(base.folder.sha256) > 1
     assert np.array_equal(logits_of(predictor), logits_of(fresh(base_folder("gpt2"))[0]))
+
+
+def test_a_length_that_the_context_bounds_says_so(base_folder: BaseFolder) -> None:
+    base = open_base(str(base_folder("bert")))
+    length, why = choose_max_length(base, [500] * 10, "auto")
+    assert length == base.context
+    assert why == f"max_length {length}: the context of the model; 99 % of the training texts would need 500"

@@ -126,7 +126,10 @@ def choose_max_length(base: BaseModel, token_counts: "Sequence[int]", asked: int
     limit = min(base.context, AUTO_MAX_LENGTH)
     wanted = int(np.quantile(np.asarray(token_counts), 0.99)) if len(token_counts) else limit
     length = min(limit, max(16, math.ceil(wanted / 8) * 8))
-    return length, f"max_length {length}: holds 99 % of the training texts, at most {limit}"
+    if wanted > limit:
+        why = "the context of the model" if limit == base.context else "the most that is taken unasked"
+        return length, f"max_length {length}: {why}; 99 % of the training texts would need {wanted}"
+    return length, f"max_length {length}: holds 99 % of the training texts"
 
 
 def _load_native(base: BaseModel, label_names: Sequence[str]) -> "PreTrainedModel":

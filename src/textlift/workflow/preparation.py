@@ -94,7 +94,8 @@ def build_job(
     progress.say(f"  {why_length}")
     cut = length_findings(counts, max_length, chosen_by_user=recipe.model.max_length != "auto")
     for finding in cut:
-        progress.say(f"  {finding.severity}: {finding.message}")
+        if finding.severity != "error":  # errors are told by whoever stops for them
+            progress.say(f"  {finding.severity}: {finding.message}")
     tokens = {
         split: tokenize(base.tokenizer, rows.texts, max_length=max_length) for split, rows in dataset.splits.items()
     }

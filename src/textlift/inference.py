@@ -13,6 +13,7 @@ import torch
 
 from textlift.data.batching import TokenizedTexts, budget_batches, collate, tokenize
 from textlift.errors import DataError
+from textlift.evaluation.metrics import softmax
 from textlift.models.classifier import Classifier
 from textlift.runtime import Runtime
 
@@ -88,10 +89,7 @@ class Predictor:
         Raises:
             DataError: An item is not a string.
         """
-        logits = self.forward(self.tokenize(_strings(texts))).logits.astype(np.float64)
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probabilities: np.ndarray = shifted / shifted.sum(axis=1, keepdims=True)
-        return probabilities
+        return softmax(self.forward(self.tokenize(_strings(texts))).logits)
 
     def tokenize(self, texts: Sequence[str]) -> TokenizedTexts:
         """Token ids, cut at max_length."""
@@ -153,8 +151,10 @@ def _strings(texts: Sequence[str]) -> list[str]:
     for index, text in enumerate(texts):
         if not isinstance(text, str):
             raise DataError(f"texts must be strings; item {index} is {type(text).__name__}.")
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise DataError(f"texts must be Unicode; item {index} holds half of a surrogate pair.")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"texts must be Unicode; item {index} holds half of a surrogate pair.") from error
     return list(texts)
 
 

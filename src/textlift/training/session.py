@@ -15,6 +15,7 @@ import torch
 
 from textlift.data.batching import TokenizedTexts, collate, epoch_batches, split_by_budget
 from textlift.errors import TrainingError
+from textlift.evaluation.metrics import log_softmax
 from textlift.inference import Predictor
 from textlift.recipe import TrainingSection
 from textlift.training.loop import Batch, TrainStep, train_steps
@@ -211,8 +212,5 @@ class TrainingSession:
 
 def quick_scores(labels: np.ndarray, logits: np.ndarray) -> tuple[float, float]:
     """Accuracy and mean log loss (natural logarithm) of logits (N, C) against label ids (N,)."""
-    values = logits.astype(np.float64)
-    top = values.max(axis=1, keepdims=True)
-    log_sum = top[:, 0] + np.log(np.exp(values - top).sum(axis=1))
-    losses = log_sum - values[np.arange(len(labels)), labels]
-    return float((values.argmax(axis=1) == labels).mean()), float(losses.mean())
+    losses = -log_softmax(logits)[np.arange(len(labels)), labels]
+    return float((logits.argmax(axis=1) == labels).mean()), float(losses.mean())

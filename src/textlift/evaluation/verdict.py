@@ -1,6 +1,6 @@
 """The outcome of a run in a few sentences, from the records of results.json.
 
-Chooses by validation only and reads test scores only to tell them. Knows records and names, not arrays or models.
+Chooses among tuned variants by validation only. Knows records and names, not arrays or models.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,8 +12,9 @@ Records = Mapping[str, Mapping[str, Any]]
 def verdict(variants: Records, comparisons: Sequence[Mapping[str, Any]]) -> str:
     """Two to four short sentences: what the best tuned variant gains, and what to beware of.
 
-    The best tuned variant and the strongest baseline are those of the highest validation accuracy, then the lower
-    validation log loss, then the earlier one; `majority` counts only where it is the sole baseline.
+    The best tuned variant is that of the highest validation accuracy, then the lower validation log loss, then the
+    earlier one. It must hold against the baseline that is strongest on test, a choice that can only make its gain
+    smaller; `majority` counts only where it is the sole baseline.
 
     Args:
         variants: Records by name, each with "kind" ("baseline", "tuned" or "merged") and "validation" and "test" as
@@ -23,12 +24,12 @@ def verdict(variants: Records, comparisons: Sequence[Mapping[str, Any]]) -> str:
     """
     tuned = _of_kind(variants, "tuned")
     baselines = _of_kind(variants, "baseline")
-    strongest = _best({name: one for name, one in baselines.items() if name != "majority"} or baselines)
-    best = _best(tuned)
+    strongest = _best({name: one for name, one in baselines.items() if name != "majority"} or baselines, split="test")
+    best = _best(tuned, split="validation")
     sentences = []
     if best is None:
         sentences += ["No tuned variant was measured."]
-        sentences += [f"The strongest baseline on validation is {strongest}."] if strongest else []
+        sentences += [f"The strongest baseline on test is {strongest}."] if strongest else []
     else:
         if len(tuned) > 1:
             sentences.append(f"On validation {best} is the best of {_join(tuned)}.")
@@ -45,11 +46,11 @@ def _of_kind(variants: Records, kind: str) -> dict[str, Mapping[str, Any]]:
     return {name: one for name, one in variants.items() if one.get("kind") == kind}
 
 
-def _best(variants: Records) -> str | None:
-    """Name of the variant that does best on validation; the first where none was validated."""
+def _best(variants: Records, *, split: str) -> str | None:
+    """Name of the variant that does best on a split; the first where none was measured there."""
 
     def rank(name: str) -> tuple[float, float]:
-        scores = variants[name].get("validation") or {}
+        scores = variants[name].get(split) or {}
         return scores.get("accuracy", -1.0), -scores.get("log_loss", float("inf"))
 
     return max(variants, key=rank, default=None)

@@ -7,7 +7,7 @@ import torch
 from conftest import BaseFolder
 from textlift.training import session as session_module
 from textlift.training.loop import TrainStep
-from textlift.training.session import Measurement, TrainingSession, quick_scores
+from textlift.training.session import Measurement, TrainingSession, affordable_evaluations, quick_scores
 from tiny_models import session, wrapped
 
 
@@ -118,3 +118,9 @@ def test_quick_scores_are_accuracy_and_natural_log_loss() -> None:
     accuracy, log_loss = quick_scores(np.array([0, 1, 1]), logits)
     assert accuracy == pytest.approx(2 / 3)
     assert log_loss == pytest.approx(-np.log([0.7, 0.8, 0.4]).mean(), abs=1e-5)
+
+
+def test_measuring_takes_at_most_a_third_of_the_time() -> None:
+    assert affordable_evaluations(4, train_tokens=16_000, validation_tokens=2_000) == 4
+    assert affordable_evaluations(4, train_tokens=200, validation_tokens=100) == 3
+    assert affordable_evaluations(4, train_tokens=200, validation_tokens=5_000) == 1

@@ -210,6 +210,19 @@ class TrainingSession:
         return round(self.progress.step / self.steps_per_epoch, 4)
 
 
+def affordable_evaluations(asked: int, *, train_tokens: int, validation_tokens: int) -> int:
+    """Measurements of an epoch that take at most about a third of its time, at least one.
+
+    A token that trains costs three passes (forward, and two backward), a token that is measured one.
+
+    Args:
+        asked: Measurements that the recipe asks for.
+        train_tokens: Tokens of one epoch.
+        validation_tokens: Tokens of one measurement.
+    """
+    return min(asked, max(1, int(1.5 * train_tokens / max(1, validation_tokens))))
+
+
 def quick_scores(labels: np.ndarray, logits: np.ndarray) -> tuple[float, float]:
     """Accuracy and mean log loss (natural logarithm) of logits (N, C) against label ids (N,)."""
     losses = -log_softmax(logits)[np.arange(len(labels)), labels]

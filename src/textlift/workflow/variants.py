@@ -16,12 +16,12 @@ from textlift.inference import Predictor
 from textlift.methods.base import Method, MethodOptions, peak_learning_rate
 from textlift.methods.registry import method_of
 from textlift.progress import Progress
-from textlift.recipe import Variant
+from textlift.recipe import TrainingSection, Variant
 from textlift.runs import RunDirectory
 from textlift.runtime import PeakMemory, set_seed
 from textlift.training.checkpoint import restore_latest, save_checkpoint
 from textlift.training.loop import TrainStep
-from textlift.training.session import Measurement, TrainingSession
+from textlift.training.session import Measurement, TrainingSession, affordable_evaluations
 from textlift.training.tuning import ParameterCounts, apply_method, count_parameters
 from textlift.workflow.baselines import FrozenPass
 from textlift.workflow.measuring import MEASURED, Measured, forward_split, measure
@@ -60,11 +60,12 @@ def start_tuning(job: Job, variant: Variant, frozen: FrozenPass, *, progress: Pr
     if variant.training.learning_rate is not None:
         rate, why = variant.training.learning_rate, f"learning_rate {variant.training.learning_rate:g}: as asked"
     progress.say(f"variant {variant.name}: {method.name}, {_told(counts)}; {why}")
+    settings = _affordable(variant.training, job, progress)
     session = TrainingSession(
         predictor,
         job.examples("train"),
         job.examples("validation"),
-        settings=variant.training,
+        settings=settings,
         learning_rate=rate,
         seed=job.recipe.seed,
         base_dropout=variant.training.frozen_dropout or not method.saves_adapter,
@@ -118,7 +119,7 @@ def tune(job: Job, variant: Variant, *, run: RunDirectory, frozen: FrozenPass, p
         samples_per_second=passes["test"].samples_per_second,
         settings={
             **tuning.options.model_dump(mode="json"),
-            **variant.training.model_dump(mode="json"),
+            **session.settings.model_dump(mode="json"),
             "learning_rate": tuning.learning_rate,
             "steps": session.progress.step,
             "best_step": session.progress.best_step,
@@ -226,6 +227,18 @@ def _tell(proof: list[dict[str, object]], progress: Progress) -> None:
 
 def _proof_texts(job: Job) -> list[str]:
     return job.dataset.splits["validation"].texts[:PROOF_TEXTS]
+
+
+def _affordable(settings: TrainingSection, job: Job, progress: Progress) -> TrainingSection:
+    asked = settings.evaluations_per_epoch
+    count = affordable_evaluations(
+        asked,
+        train_tokens=int(job.tokens["train"].lengths.sum()),
+        validation_tokens=int(job.tokens["validation"].lengths.sum()),
+    )
+    if count < asked:
+        progress.say(f"  {count} measurements an epoch in place of {asked}: validation is large beside train")
+    return settings.model_copy(update={"evaluations_per_epoch": count})
 
 
 def _told(counts: ParameterCounts) -> str:

@@ -1,6 +1,5 @@
 """One data file, of whatever format: is it there, is it what its name says, what is in it."""
 
-import hashlib
 import os
 from difflib import get_close_matches
 from pathlib import Path, PurePath
@@ -10,6 +9,7 @@ from textlift.data.json_rows import read_json
 from textlift.data.parquet_rows import read_parquet
 from textlift.data.problems import Problem, quoted
 from textlift.data.table import Advance, Table, Want
+from textlift.digests import file_sha256
 from textlift.errors import InputNotFoundError, safe_for_terminal
 
 CSV_ENDINGS = (".csv", ".tsv", ".tab")
@@ -98,13 +98,7 @@ def is_data_file(path: PurePath) -> bool:
 
 def fingerprint(path: Path) -> dict[str, str | int]:
     """sha256 and size of a file."""
-    digest = hashlib.sha256()
-    size = 0
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-            size += len(chunk)
-    return {"sha256": digest.hexdigest(), "bytes": size}
+    return {"sha256": file_sha256(path), "bytes": path.stat().st_size}
 
 
 def _not_as_named(path: Path, name: str) -> Problem | None:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from textlift.digests import file_sha256
 from textlift.errors import ModelError, StorageError
 from textlift.inference import Predictor
 from textlift.models.loading import BaseModel
@@ -123,7 +124,7 @@ def read_settings(folder: Path) -> SavedSettings:
             "\nThe file was changed or damaged; train again or restore it."
         )
     for name, digest in values["files"].items():
-        found = sha256_of(folder / name) if (folder / name).is_file() else "no file"
+        found = file_sha256(folder / name) if (folder / name).is_file() else "no file"
         if found != digest:
             raise ModelError(
                 f"{folder / name}: must be the file that textlift wrote (sha256 {digest[:12]}...); found {found[:12]}."
@@ -133,15 +134,6 @@ def read_settings(folder: Path) -> SavedSettings:
     return SavedSettings(
         **{**fields, "label_names": tuple(fields["label_names"]), "label_values": tuple(fields["label_values"])}
     )
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file of any size."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _save_shared(predictor: Predictor, folder: Path, *, settings: SavedSettings, card: str) -> None:
@@ -157,7 +149,7 @@ def _save_shared(predictor: Predictor, folder: Path, *, settings: SavedSettings,
     values = {
         "format_version": FORMAT_VERSION,
         **vars(settings),
-        "files": {path.relative_to(folder).as_posix(): sha256_of(path) for path in files},
+        "files": {path.relative_to(folder).as_posix(): file_sha256(path) for path in files},
     }
     values["sha256"] = _digest(values)
     (folder / SETTINGS).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

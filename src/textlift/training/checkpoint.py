@@ -4,7 +4,6 @@ A checkpoint is a new folder for each step and never overwritten; the newest who
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from textlift.digests import file_sha256
 from textlift.errors import CheckpointError, StorageError
 from textlift.training.session import Progress, TrainingSession
 
@@ -48,7 +48,7 @@ def save_checkpoint(session: TrainingSession, folder: Path, *, fingerprint: str)
             "schedule": session.schedule.state_dict(),
         }
         (unfinished / "state.json").write_text(json.dumps(state), encoding="utf-8")
-        files = {path.name: _sha256(path) for path in sorted(unfinished.iterdir())}
+        files = {path.name: file_sha256(path) for path in sorted(unfinished.iterdir())}
         (unfinished / _MANIFEST).write_text(json.dumps({"format_version": 1, "files": files}), encoding="utf-8")
         for path in unfinished.iterdir():
             _sync(path)
@@ -132,17 +132,13 @@ def _places(folder: Path) -> list[Path]:
 def _verifies(place: Path) -> bool:
     try:
         manifest = json.loads((place / _MANIFEST).read_text(encoding="utf-8"))
-        return all(_sha256(place / name) == digest for name, digest in manifest["files"].items())
+        return all(file_sha256(place / name) == digest for name, digest in manifest["files"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
 def _contiguous(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _sync(path: Path) -> None:

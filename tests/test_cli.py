@@ -239,3 +239,16 @@ def test_an_interrupt_ends_with_130(command: Command, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("textlift.recipe.recipe_names", interrupted)
     assert command("recipes").code == 130
+
+
+def test_a_run_that_is_not_there_is_named_with_the_nearest_one(finished: Path, command: Command) -> None:
+    ended = command("predict", finished.parent / "finishd", "-")
+    assert ended.code == 66
+    assert "finishd: must be a run directory" in ended.err
+    assert "'finished'" in ended.err
+
+
+def test_a_variant_that_was_not_saved_is_told_with_those_that_were(finished: Path, command: Command) -> None:
+    ended = command("predict", finished / "tfidf", "-")
+    assert ended.code == 66
+    assert "Saved: lora, merged" in ended.err

@@ -190,8 +190,12 @@ def find_variant(path: str) -> tuple[RunDirectory | None, str | None, Path]:
         return None, None, folder
     if (folder / "run.json").is_file():
         run, name = open_run(folder), None
-    else:
+    elif (folder.parent / "run.json").is_file():
         run, name = open_run(folder.parent), folder.name
+    else:
+        raise InputNotFoundError(
+            f"{path}: must be a run directory, RUN/variant, or an exported folder; it is none.{_nearest_run(folder)}"
+        )
     results = run.read("results.json")
     saved = [variant for variant in results["variants"] if source_of(run, results, variant) is not None]
     if name is None:

@@ -1,7 +1,7 @@
 """The baselines of a run: majority, TF-IDF, the untrained model and the probe on its frozen features."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -69,9 +69,9 @@ class FrozenPass:
         return features
 
 
-def measure_baselines(job: Job, frozen: FrozenPass, progress: Progress) -> Iterator[Measured]:
-    """Each baseline of the recipe in turn."""
-    for name in job.recipe.baselines:
+def measure_baselines(job: Job, frozen: FrozenPass, progress: Progress, *, names: Sequence[str]) -> Iterator[Measured]:
+    """Each of the named baselines in turn."""
+    for name in names:
         progress.say(f"baseline {name}")
         yield BASELINES[name](job, frozen)
 

@@ -103,8 +103,8 @@ def _measure_all(run: RunDirectory, job: Job, progress: Progress) -> Iterator[Me
         earlier = restore(run, name)
         if earlier is not None:
             done[name] = earlier
-    missing = job.recipe.model_copy(update={"baselines": tuple(b for b in job.recipe.baselines if b not in done)})
-    for one in measure_baselines(Job(**{**vars(job), "recipe": missing}), frozen, progress):
+    missing = [name for name in job.recipe.baselines if name not in done]
+    for one in measure_baselines(job, frozen, progress, names=missing):
         store(run, job, one)
         done[one.name] = one
     yield from (done[name] for name in job.recipe.baselines)

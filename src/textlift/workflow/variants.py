@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from textlift.errors import MissingExtraError
 from textlift.export.card import model_card
 from textlift.export.loading import attach_adapter, merge
 from textlift.export.proof import prove_saved
@@ -221,8 +220,7 @@ def _tell(proof: list[dict[str, object]], progress: Progress) -> None:
             f"{record['largest_logit_difference']:.1g}"
         )
     if not proof:
-        reason = MissingExtraError("pip install 'textlift[sentence]'")
-        progress.say(f"  not loaded back: sentence-transformers is not installed ({reason})")
+        progress.say("  not loaded back: sentence-transformers is not installed (pip install 'textlift[sentence]')")
 
 
 def _proof_texts(job: Job) -> list[str]:

@@ -171,6 +171,34 @@ def test_resume_of_a_finished_run_measures_nothing_again(
     assert after["comparisons"] == before["comparisons"]
 
 
+@pytest.mark.parametrize("kernel", ["torch", "onednn"])
+def test_resume_keeps_the_linear_kernel_with_which_the_run_began(
+    finished: Path,
+    data_file: Path,
+    base_folder: Callable[[str], Path],
+    command: Command,
+    tmp_path: Path,
+    kernel: str,
+) -> None:
+    import shutil
+
+    from textlift.runtime import onednn_product
+
+    if onednn_product() is None and kernel == "onednn":
+        pytest.skip("torch is built without oneDNN")
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    (copy / "results.json").unlink()
+    run = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps({**run, "linear_kernel": kernel}))
+    model = base_folder("bert")
+    ended = command(
+        "run", data_file, "--model", model, "--set", "training.epochs=2", "--output", copy, "--resume", "--json"
+    )
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out)["environment"]["linear_kernel"] == kernel
+
+
 def test_resume_refuses_another_recipe(finished: Path, data_file: Path, command: Command) -> None:
     from textlift.runs import RunDirectory
 

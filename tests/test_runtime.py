@@ -38,6 +38,7 @@ def test_every_choice_has_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
         "device cpu",
         "precision fp32",
         f"threads {available_cores()}",
+        f"linear kernel {chosen.linear_kernel}",
     ]
     assert torch.get_num_threads() == available_cores()
 
@@ -50,7 +51,7 @@ def test_the_number_of_threads_that_the_environment_names_is_taken(monkeypatch: 
 
 
 def test_what_is_asked_for_is_taken() -> None:
-    chosen = choose_runtime(device="cpu", precision="bf16", threads=1)
+    chosen = choose_runtime(device="cpu", precision="bf16", threads=1, linear_kernel="torch")
     assert (chosen.device, chosen.precision, chosen.threads) == ("cpu", "bf16", 1)
     assert all(reason.endswith("as asked") for reason in chosen.reasons)
     with chosen.autocast():
@@ -68,6 +69,32 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(RecipeError, match=r"'cuda:3' must be on this machine; .* sees 1 of that kind") as caught:
         choose_runtime(device="cuda:3")
     assert caught.value.exit_code == 78
+
+
+@pytest.mark.parametrize(("gain", "kernel"), [(2.3, "onednn"), (1.1, "torch"), (0.4, "torch")])
+def test_onednn_is_taken_only_where_it_clearly_wins(monkeypatch: pytest.MonkeyPatch, gain: float, kernel: str) -> None:
+    monkeypatch.setattr(runtime, "_onednn_gain", lambda threads: gain)
+    monkeypatch.setattr(runtime, "onednn_product", lambda: object())
+    chosen = choose_runtime(device="cpu")
+    assert chosen.linear_kernel == kernel
+    assert f"linear kernel {kernel}: " in chosen.reasons[-1]
+
+
+def test_a_torch_without_onednn_keeps_its_own_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "onednn_product", lambda: None)
+    assert choose_runtime(device="cpu").linear_kernel == "torch"
+    with pytest.raises(RecipeError, match=r"runtime\.linear_kernel onednn must meet fp32 on a CPU"):
+        choose_runtime(device="cpu", linear_kernel="onednn")
+
+
+def test_bf16_keeps_the_product_of_torch() -> None:
+    assert choose_runtime(device="cpu", precision="bf16").linear_kernel == "torch"
+
+
+def test_the_start_up_measurement_gives_a_ratio() -> None:
+    if runtime.onednn_product() is None:
+        pytest.skip("torch is built without oneDNN")
+    assert runtime._onednn_gain(1) > 0
 
 
 def test_a_seed_repeats_what_torch_draws() -> None:

@@ -336,7 +336,12 @@ def _prepare(recipe: "Recipe", dataset: "Dataset", progress: "Progress") -> "Job
     from textlift.workflow.preparation import build_job
 
     settings = recipe.runtime
-    runtime = choose_runtime(device=settings.device, precision=settings.precision, threads=settings.threads)
+    runtime = choose_runtime(
+        device=settings.device,
+        precision=settings.precision,
+        threads=settings.threads,
+        linear_kernel=settings.linear_kernel,
+    )
     dataset = cut_validation(dataset, recipe.data, seed=recipe.seed)
     if not len(dataset.splits["validation"]):
         logger.warning("No class can spare a row for validation; the training rows steer training.")

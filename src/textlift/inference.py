@@ -15,6 +15,7 @@ from textlift.data.batching import TokenizedTexts, budget_batches, collate, toke
 from textlift.errors import DataError
 from textlift.evaluation.metrics import softmax
 from textlift.models.classifier import Classifier
+from textlift.models.kernels import use_linear_kernel
 from textlift.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ class Predictor:
     max_length: int
     runtime: Runtime
     name: str = "classifier"
+
+    def __post_init__(self) -> None:
+        use_linear_kernel(self.classifier, self.runtime)
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """Label and probabilities of each text, in the order given.

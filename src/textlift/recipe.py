@@ -94,6 +94,9 @@ class RuntimeSection(Section):
     threads: Count | None = Field(
         None, description="CPU threads; OMP_NUM_THREADS, else all cores this process may use, when not given."
     )
+    linear_kernel: Literal["auto", "torch", "onednn"] = Field(
+        "auto", description="Matrix product of fp32 linear layers on a CPU; auto is the faster one, measured at start."
+    )
 
 
 class VariantSection(Section):

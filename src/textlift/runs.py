@@ -126,7 +126,17 @@ def require_claimable(path: Path, *, overwrite: bool, resume: bool) -> None:
         raise CannotCreateError(f"output {path} must be writable; {place} is not.\nPass another --output.")
 
 
-def claim(path: Path, *, fingerprint: str, command: str, overwrite: bool, resume: bool) -> RunDirectory:
+def recorded_kernel(path: Path) -> str | None:
+    """The linear kernel of a run that is to be continued, or None where there is no run; rounding depends on it."""
+    if not (path / "run.json").is_file():
+        return None
+    kernel: str | None = RunDirectory(path).read("run.json").get("linear_kernel")
+    return kernel
+
+
+def claim(
+    path: Path, *, fingerprint: str, command: str, overwrite: bool, resume: bool, linear_kernel: str
+) -> RunDirectory:
     """Create the run directory, or open it to be continued.
 
     Raises:
@@ -150,7 +160,13 @@ def claim(path: Path, *, fingerprint: str, command: str, overwrite: bool, resume
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CannotCreateError(f"output {path} must be writable; {error.strerror}.") from error
-    values = {"format_version": FORMAT_VERSION, "status": "running", "fingerprint": fingerprint, "command": command}
+    values = {
+        "format_version": FORMAT_VERSION,
+        "status": "running",
+        "fingerprint": fingerprint,
+        "command": command,
+        "linear_kernel": linear_kernel,
+    }
     run.write("run.json", values)
     return run
 

@@ -17,6 +17,7 @@ from textlift.data.batching import TokenizedTexts, collate, epoch_batches, split
 from textlift.errors import TrainingError
 from textlift.evaluation.metrics import log_softmax
 from textlift.inference import Predictor
+from textlift.models.kernels import use_linear_kernel
 from textlift.recipe import TrainingSection
 from textlift.training.loop import Batch, TrainStep, train_steps
 from textlift.training.optim import make_optimizer, make_schedule
@@ -79,6 +80,7 @@ class TrainingSession:
     ) -> None:
         self.predictor = predictor
         self.classifier = predictor.classifier
+        use_linear_kernel(self.classifier, predictor.runtime)  # the layers that the method put in
         self.train = train
         self.validation = validation
         self.settings = settings

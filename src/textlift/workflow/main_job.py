@@ -12,7 +12,7 @@ from textlift.progress import Progress
 from textlift.recipe import Recipe, recipe_yaml
 from textlift.report.html import render_html
 from textlift.report.table import html_fragment, markdown_table, text_table
-from textlift.runs import RunDirectory, claim, require_claimable
+from textlift.runs import RunDirectory, claim, recorded_kernel, require_claimable
 from textlift.workflow.baselines import FrozenPass, measure_baselines
 from textlift.workflow.measuring import Measured, restore, store
 from textlift.workflow.preparation import Job, prepare
@@ -79,8 +79,15 @@ def run_recipe(
     progress = progress or Progress()
     path = output or Path("runs") / recipe.name
     require_claimable(path, overwrite=overwrite, resume=resume)
-    job = prepare(recipe, progress)
-    run = claim(path, fingerprint=job.fingerprint, command=command, overwrite=overwrite, resume=resume)
+    job = prepare(recipe, progress, linear_kernel=recorded_kernel(path) if resume else None)
+    run = claim(
+        path,
+        fingerprint=job.fingerprint,
+        command=command,
+        overwrite=overwrite,
+        resume=resume,
+        linear_kernel=job.runtime.linear_kernel,
+    )
     _write_inputs(run, job)
     measured = list(_measure_all(run, job, progress))
     results = assemble(job, measured, command=command)

@@ -62,15 +62,23 @@ class Job:
         )
 
 
-def prepare(recipe: Recipe, progress: Progress) -> Job:
+def prepare(recipe: Recipe, progress: Progress, *, linear_kernel: str | None = None) -> Job:
     """Read, check, split and tokenize the rows of a recipe, and read all of the base model but its weights.
+
+    Args:
+        recipe: Resolved.
+        progress: Told of every choice.
+        linear_kernel: In place of the recipe's: the one with which the run began that is to be continued.
 
     Raises:
         DataError: A check found an error; all of them are told.
         TextliftError: Data or base model cannot be had or used (see `textlift.errors`).
     """
     runtime = choose_runtime(
-        device=recipe.runtime.device, precision=recipe.runtime.precision, threads=recipe.runtime.threads
+        device=recipe.runtime.device,
+        precision=recipe.runtime.precision,
+        threads=recipe.runtime.threads,
+        linear_kernel=linear_kernel or recipe.runtime.linear_kernel,
     )
     dataset, findings = read_and_check(recipe, progress)
     job = build_job(recipe, dataset, findings, runtime=runtime, progress=progress)

@@ -1,0 +1,204 @@
+"""Linear layers on a faster matrix product: the same arithmetic as torch and peft, equal to them to rounding.
+
+torch multiplies fp32 matrices with MKL, which leaves the widest vector instructions of processors that are not Intel's
+unused; oneDNN, in the same torch, uses them. Its product takes a transposed weight as it lies, so nothing is copied.
+LoRA's two thin products go into the output of the frozen one instead of through tensors of their own.
+
+    y  = x W' + b + (s B (A x')')'        x (N, D_in), W (D_out, D_in), A (r, D_in), B (D_out, r), s = alpha / r
+    dx = dy W + du A                      du = s dy B
+    dA = du' x,  dB = s dy' (x A')
+
+Modules keep their parameters, names and parent class; only their forward is another one. Does not know families.
+
+Source:
+    Hu et al. (2021), LoRA: Low-Rank Adaptation of Large Language Models, section 4.1; the derivatives are ours.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from textlift.runtime import ONEDNN, Runtime, onednn_product
+
+_ONEDNN: Any = onednn_product()
+_SMALL = 64  # below this many rows or columns a weight gradient gains nothing from oneDNN
+
+
+def use_linear_kernel(module: nn.Module, runtime: Runtime) -> None:
+    """Give every plain linear layer and every plain LoRA layer inside a module the forward of the runtime's kernel.
+
+    Layers of other kinds (quantized, DoRA, embeddings) keep their own; a layer that is called in a way that the kernel
+    does not serve (another dtype, autocast, adapters off or several) runs its parent's forward.
+    """
+    if runtime.linear_kernel != ONEDNN:
+        return
+    swaps = _swaps()
+    for layer in module.modules():
+        faster = swaps.get(type(layer))
+        if faster is not None:
+            layer.__class__ = faster
+
+
+def _multiply(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """The product x W' + b of x (..., D_in) and W (D_out, D_in); either may lie transposed."""
+    product: torch.Tensor = _ONEDNN(x, weight, bias, "none", [], "")
+    return product
+
+
+class _Linear(torch.autograd.Function):
+    """y = x W' + b with the derivatives that are asked for."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, *parameters: Any) -> torch.Tensor:
+        weight, bias = parameters
+        ctx.save_for_backward(weight, x if weight.requires_grad else None)  # a frozen weight needs no input later
+        return _multiply(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        weight, x = ctx.saved_tensors
+        grad = grad.contiguous()
+        rows = grad.view(-1, grad.shape[-1])  # (N, D_out)
+        wants_x, wants_weight, wants_bias = ctx.needs_input_grad
+        return (
+            _multiply(grad, weight.t()) if wants_x else None,
+            _weight_gradient(rows, x.reshape(-1, x.shape[-1])) if wants_weight else None,
+            rows.sum(0) if wants_bias else None,
+        )
+
+
+class _LoraLinear(torch.autograd.Function):
+    """The sum of a frozen linear layer and its LoRA product."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, *weights: Any) -> torch.Tensor:
+        weight, bias, low, high, scale = weights
+        rows = x.reshape(-1, x.shape[-1])
+        y = _multiply(rows, weight, bias)
+        scaled = high * scale
+        inner = _multiply(rows, low, None)  # (N, r)
+        y.addmm_(inner, scaled.t())
+        ctx.save_for_backward(rows, weight, low, scaled, inner)
+        ctx.scale, ctx.shape = scale, x.shape
+        return y.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        rows, weight, low, scaled, inner = ctx.saved_tensors
+        wants_x, _, wants_bias, wants_low, wants_high, _ = ctx.needs_input_grad
+        grad = grad.reshape(-1, grad.shape[-1]).contiguous()
+        d_inner = _multiply(grad, scaled.t(), None)  # (N, r)
+        d_x = None
+        if wants_x:
+            d_x = _multiply(grad, weight.t()).addmm_(d_inner, low).view(ctx.shape)
+        return (
+            d_x,
+            None,
+            grad.sum(0) if wants_bias else None,
+            _multiply(d_inner.t().contiguous(), rows.t()) if wants_low else None,
+            _multiply(inner.t().contiguous(), grad.t()).t() * ctx.scale if wants_high else None,
+            None,
+        )
+
+
+def _weight_gradient(grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """(D_out, D_in) of grad (N, D_out) and x (N, D_in)."""
+    if min(*grad.shape, x.shape[1]) < _SMALL:
+        return grad.t() @ x
+    return _multiply(grad.t().contiguous(), x.contiguous().t())
+
+
+def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    x = x.contiguous()
+    if torch.is_grad_enabled():
+        result: torch.Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        return result
+    return _multiply(x, weight, bias)
+
+
+def _served(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    plain = x.dtype == weight.dtype == torch.float32 and x.device.type == weight.device.type == "cpu"
+    return plain and x.numel() > 0 and not torch.is_autocast_enabled("cpu")
+
+
+class FastLinear(nn.Linear):
+    """torch's linear layer on oneDNN's product."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - its parent's name
+        """(..., D_in) to (..., D_out)."""
+        if not _served(input, self.weight):
+            return functional.linear(input, self.weight, self.bias)
+        return _product(input, self.weight, self.bias)
+
+
+def _swaps() -> dict[type[nn.Module], type[nn.Module]]:
+    """Layer classes of torch, transformers and peft, exactly these and no subclass, with what takes their place."""
+    from peft.tuners.lora.layer import Linear as LoraLinear  # heavy: only once a model is built
+    from transformers.pytorch_utils import Conv1D
+
+    if not _MADE:
+        _MADE.update({nn.Linear: FastLinear, Conv1D: _fast_conv1d(Conv1D), LoraLinear: _fast_lora(LoraLinear)})
+    return _MADE
+
+
+_MADE: dict[type[nn.Module], type[nn.Module]] = {}
+
+
+def _fast_conv1d(parent: Any) -> type[nn.Module]:
+    class FastConv1D(parent):  # type: ignore[misc]
+        """GPT-2's linear layer, whose weight lies transposed, on oneDNN's product."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            """(..., D_in) to (..., D_out)."""
+            if not _served(x, self.weight):
+                plain: torch.Tensor = parent.forward(self, x)
+                return plain
+            return _product(x, self.weight.t(), self.bias)
+
+    return FastConv1D
+
+
+def _fast_lora(parent: Any) -> type[nn.Module]:
+    class FastLoraLinear(parent):  # type: ignore[misc]
+        """peft's LoRA layer with its three products in one function."""
+
+        def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+            """(..., D_in) to (..., D_out)."""
+            parts = None if args or kwargs else _lora_parts(self, x)
+            if parts is None:
+                plain: torch.Tensor = parent.forward(self, x, *args, **kwargs)
+                return plain
+            result: torch.Tensor = _LoraLinear.apply(x, *parts)  # type: ignore[no-untyped-call]
+            return result
+
+    return FastLoraLinear
+
+
+def _lora_parts(layer: Any, x: torch.Tensor) -> tuple[Any, ...] | None:
+    """Weight (D_out, D_in), bias, A, B and scale of a LoRA layer; None where the fused forward does not serve it."""
+    adapters = layer.active_adapters
+    if layer.disable_adapters or layer.merged or len(adapters) != 1 or adapters[0] not in layer.lora_A:
+        return None
+    name = adapters[0]
+    low, high, dropout = layer.lora_A[name], layer.lora_B[name], layer.lora_dropout[name]
+    base = layer.get_base_layer()
+    plain = isinstance(base, (FastLinear, _MADE.get(_conv1d(), FastLinear)))
+    active_dropout = dropout.training and getattr(dropout, "p", 0.0) > 0
+    if not plain or name in layer.lora_variant or active_dropout or base.weight.requires_grad or high.bias is not None:
+        return None
+    if not _served(x, base.weight) or low.weight.dtype != torch.float32:
+        return None
+    weight = base.weight if isinstance(base, nn.Linear) else base.weight.t()
+    return weight, base.bias, low.weight, high.weight, layer.scaling[name]
+
+
+def _conv1d() -> type[nn.Module]:
+    from transformers.pytorch_utils import Conv1D
+
+    kind: type[nn.Module] = Conv1D
+    return kind

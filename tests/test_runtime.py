@@ -74,7 +74,7 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(("gain", "kernel"), [(2.3, "onednn"), (1.1, "torch"), (0.4, "torch")])
 def test_onednn_is_taken_only_where_it_clearly_wins(monkeypatch: pytest.MonkeyPatch, gain: float, kernel: str) -> None:
     monkeypatch.setattr(runtime, "_onednn_gain", lambda threads: gain)
-    monkeypatch.setattr(runtime, "onednn_product", lambda: object())
+    monkeypatch.setattr(runtime, "onednn_product", object)
     chosen = choose_runtime(device="cpu")
     assert chosen.linear_kernel == kernel
     assert f"linear kernel {kernel}: " in chosen.reasons[-1]

@@ -3,6 +3,7 @@
 Every automatic choice comes with its reason. Does not know recipes or models.
 """
 
+import math
 import os
 import platform
 import re
@@ -154,21 +155,17 @@ def _onednn_gain(threads: int) -> float:
     """Time of torch's product over that of oneDNN, best of interleaved tries at one step's size; about 30 ms."""
     import torch
 
-    product = onednn_product()
-    assert product is not None
-    x, weight, bias = torch.ones(256, 384), torch.ones(384, 384), torch.ones(384)
-    best = {"torch": float("inf"), ONEDNN: float("inf")}
+    onednn = onednn_product()
+    assert onednn is not None
+    x, weight, bias = torch.ones(128 * threads, 384), torch.ones(384, 384), torch.ones(384)
+    best = [math.inf, math.inf]
     with torch.inference_mode():
-        for _ in range(12):
-            for name in best:
-                began = time.perf_counter()
-                for _ in range(2):
-                    if name == ONEDNN:
-                        product(x, weight, bias, "none", [], "")
-                    else:
-                        torch.nn.functional.linear(x, weight, bias)
-                best[name] = min(best[name], time.perf_counter() - began)
-    return best["torch"] / best[ONEDNN]
+        for turn in range(24):
+            began = time.perf_counter()
+            for _ in range(2):
+                onednn(x, weight, bias, "none", [], "") if turn % 2 else torch.nn.functional.linear(x, weight, bias)
+            best[turn % 2] = min(best[turn % 2], time.perf_counter() - began)
+    return best[0] / best[1]
 
 
 def available_cores() -> int:

@@ -27,8 +27,9 @@ def test_exactly_head_and_method_train(base_folder: BaseFolder, name: str, metho
     predictor, _ = wrapped(base_folder(name), method)
     trained = {key for key, p in predictor.classifier.named_parameters() if p.requires_grad}
     everything = {key for key, _ in predictor.classifier.named_parameters()}
-    if METHODS[method].saves_adapter:
-        own = {key for key in everything if ".lora_" in key}
+    marks = METHODS[method].weights
+    if marks:
+        own = {key for key in everything if any(mark in key for mark in marks) and not in_head(predictor, key)}
         heads = {key for key in everything if in_head(predictor, key)}
         assert own
         assert heads
@@ -55,8 +56,8 @@ def test_all_that_trains_has_gradient_and_moves_and_the_rest_stays(
         if isinstance(event, TrainStep) and event.number == 3:
             break
 
-    # B of LoRA starts at zero, so A has no gradient before the second step.
-    without = [key for key, seen in gradients.items() if not seen[1 if ".lora_A." in key else 0]]
+    late = METHODS[method].late_weights
+    without = [key for key, seen in gradients.items() if not seen[1 if any(mark in key for mark in late) else 0]]
     changed = {key for key, p in parameters.items() if not torch.equal(p, before[key])}
     assert without == []
     assert changed == set(gradients)
@@ -82,5 +83,10 @@ def test_counted_parameters_are_those_that_train(base_folder: BaseFolder, method
     counts = count_parameters(predictor.classifier)
     assert counts.trained == sum(p.numel() for p in predictor.classifier.parameters() if p.requires_grad)
     plain = sum(p.numel() for p in wrapped(base_folder("bert"), "full")[0].classifier.parameters())
-    adapter = sum(p.numel() for key, p in predictor.classifier.named_parameters() if ".lora_" in key)
+    marks = METHODS[method].weights if METHODS[method].saves_adapter else ()
+    adapter = sum(
+        p.numel()
+        for key, p in predictor.classifier.named_parameters()
+        if any(mark in key for mark in marks) and not in_head(predictor, key)
+    )
     assert counts.total == plain + adapter

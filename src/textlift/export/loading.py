@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from textlift.errors import ModelError
 from textlift.export.saving import HEAD, SavedSettings, read_settings
 from textlift.inference import Predictor
+from textlift.methods.registry import METHODS
 from textlift.models.classifier import Classifier
 from textlift.models.loading import BaseModel, build_classifier, open_base
 from textlift.runtime import Runtime, quiet_libraries
@@ -36,16 +37,23 @@ def load_variant(folder: Path, runtime: Runtime, *, base_name: str | None = None
 
 
 def attach_adapter(classifier: Classifier, folder: Path) -> None:
-    """Put the adapter and head of a folder onto a fresh classifier.
+    """Put the adapter and head of a folder that `save_adapter` wrote onto a fresh classifier.
 
     Raises:
-        ModelError: They do not fit.
+        ModelError: They do not fit, or are of a method that this version does not have.
     """
     from peft import PeftModel
 
+    method = read_settings(folder).method
+    if method not in METHODS:
+        raise ModelError(f"{folder}: the adapter must be of a method that textlift has; found {method!r}.")
+    own_load = METHODS[method].load
     try:
         with quiet_libraries():
-            classifier.model = PeftModel.from_pretrained(classifier.model, str(folder))
+            if own_load is not None:
+                classifier.model = own_load(classifier.model, folder)
+            else:
+                classifier.model = PeftModel.from_pretrained(classifier.model, str(folder))
             if classifier.head is not None:
                 classifier.head.load_state_dict(load_file(folder / HEAD))
     except (OSError, RuntimeError, ValueError, KeyError) as error:

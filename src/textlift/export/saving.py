@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from textlift.digests import file_sha256
 from textlift.errors import ModelError, StorageError
 from textlift.inference import Predictor
+from textlift.methods.registry import METHODS
 from textlift.models.loading import BaseModel
 from textlift.runtime import quiet_libraries
 
@@ -70,17 +71,25 @@ def save_adapter(predictor: Predictor, folder: Path, *, settings: SavedSettings,
     classifier = predictor.classifier
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for config in classifier.model.peft_config.values():
-            config.base_model_name_or_path = settings.base_public_name
-            config.revision = settings.base_revision
-            config.inference_mode = True
-        with quiet_libraries():
-            classifier.model.save_pretrained(str(folder), save_embedding_layers=False)
+        own_save = METHODS[settings.method].save
+        if own_save is not None:
+            own_save(classifier.model, folder)
+        else:
+            _save_peft(classifier.model, folder, settings)
         if classifier.head is not None:
             save_file(_tensors(classifier.head.state_dict()), folder / HEAD)
         _save_shared(predictor, folder, settings=settings, card=card)
     except OSError as error:
         raise StorageError(f"{folder}: the adapter must be written whole; {error.strerror or error}.") from error
+
+
+def _save_peft(model: Any, folder: Path, settings: SavedSettings) -> None:
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = settings.base_public_name
+        config.revision = settings.base_revision
+        config.inference_mode = True
+    with quiet_libraries():
+        model.save_pretrained(str(folder), save_embedding_layers=False)
 
 
 def save_model(predictor: Predictor, folder: Path, *, settings: SavedSettings, card: str) -> None:

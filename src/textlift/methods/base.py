@@ -3,11 +3,13 @@
 Does not know models by name: it is handed a module and the names of its parts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+Need = Literal["past-key-values", "biases", "plain-linear", "encoder"]
 
 
 class MethodOptions(BaseModel):
@@ -24,15 +26,25 @@ class Parts:
         model: The module to wrap, with a head of its own or without.
         linear_layers: Full names of the linear layers that an adapter can wrap.
         head_modules: Full names of the modules trained whole; empty where the head stands beside the model.
+        layer_list: Full name of the list of repeated layers.
         fan_in_fan_out: Whether the linear layers keep their weight transposed.
         has_head: Whether the model is a sequence-classification model of transformers.
+        is_decoder: Whether a token sees only those before it.
+        total_steps: Optimizer steps that are planned, for methods with a schedule of their own.
     """
 
     model: Any
     linear_layers: tuple[str, ...]
     head_modules: tuple[str, ...]
+    layer_list: str
     fan_in_fan_out: bool
     has_head: bool
+    is_decoder: bool = False
+    total_steps: int = 100
+
+
+def _no_ratios(_options: Any) -> dict[str, float]:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -45,9 +57,22 @@ class Method:
         options: Its options with range and default.
         wrap: Takes parts and options, gives the module with exactly its own weights (and the head's) set to train.
         learning_rate: Peak learning rate at a hidden size of 384; wider models get less (see `peak_learning_rate`).
+        learning_rates: Lowest and highest peak learning rate at that width that is not warned of.
         paper: Where it was published.
         mergeable: Whether what it trained folds into the base.
-        saves_adapter: Whether a PEFT adapter is saved; else the whole model.
+        saves_adapter: Whether an adapter is saved; else the whole model.
+        weights: What the names of its own weights contain; empty where they are weights of the base model.
+        late_weights: Those among them that have no gradient before the second step, because a factor starts at zero.
+        needs: What a base model must have (see capability.py).
+        quantized_base: Whether it trains on a base in 8 or 4 bits: no weight that it changes is among the quantized.
+        virtual_tokens: Positions that it puts before the text in the model's output, of its options.
+        rate_ratios: Learning rate of some weights over that of the others: what their names contain to the ratio.
+        after_step: Called with the module and the step's number between the optimizer's step and the next.
+        penalty: A loss of its own, of the module; added to that of the rows.
+        before_save: Called with the module and its options once training has ended, before it is measured.
+        resumable: Whether a checkpoint holds all of its state.
+        save: Writes the adapter of a module into a folder, in place of peft.
+        load: Puts the adapter of a folder onto a module, in place of peft.
     """
 
     name: str
@@ -58,6 +83,24 @@ class Method:
     paper: str
     mergeable: bool
     saves_adapter: bool
+    learning_rates: tuple[float, float] = (1e-5, 1e-2)
+    weights: tuple[str, ...] = ()
+    late_weights: tuple[str, ...] = ()
+    needs: tuple[Need, ...] = ()
+    quantized_base: bool = False
+    virtual_tokens: Callable[[Any], int] | None = None
+    rate_ratios: Callable[[Any], Mapping[str, float]] = _no_ratios
+    after_step: Callable[[Any, int], None] | None = None
+    penalty: Callable[[Any], Any] | None = None
+    before_save: Callable[[Any, Any], Any] | None = None
+    resumable: bool = True
+    save: Callable[[Any, Any], None] | None = None
+    load: Callable[[Any, Any], Any] | None = None
+
+    @property
+    def loads_with_peft(self) -> bool:
+        """Whether plain peft loads what is saved of it."""
+        return self.saves_adapter and self.load is None
 
 
 def peak_learning_rate(method: Method, *, hidden_size: int) -> tuple[float, str]:
@@ -68,5 +111,19 @@ def peak_learning_rate(method: Method, *, hidden_size: int) -> tuple[float, str]
     Source:
         Yang et al. (2022), Tensor Programs V, section 3 (hidden weights under Adam).
     """
-    rate = method.learning_rate * min(1.0, 384 / hidden_size)
+    rate = method.learning_rate * width_factor(hidden_size)
     return rate, f"learning_rate {rate:.2g}: default of {method.name} at a hidden size of {hidden_size}"
+
+
+def learning_rate_warning(method: Method, rate: float, *, hidden_size: int) -> str | None:
+    """A sentence where a learning rate is far from what the method is known to train with, else None."""
+    low, high = (bound * width_factor(hidden_size) for bound in method.learning_rates)
+    if low <= rate <= high:
+        return None
+    side = "below" if rate < low else "above"
+    return f"learning_rate {rate:.2g} is {side} the usual {low:.1g} to {high:.1g} of {method.name} at this width"
+
+
+def width_factor(hidden_size: int) -> float:
+    """What a learning rate at a hidden size of 384 is multiplied with."""
+    return min(1.0, 384 / hidden_size)

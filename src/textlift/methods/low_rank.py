@@ -81,5 +81,9 @@ METHODS = (
         paper="https://arxiv.org/abs/2106.09685",
         mergeable=True,
         saves_adapter=True,
+        learning_rates=(1e-4, 5e-3),
+        weights=("lora_",),
+        late_weights=("lora_A.",),
+        quantized_base=True,
     ),
 )

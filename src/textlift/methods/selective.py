@@ -24,5 +24,6 @@ METHODS = (
         paper="https://arxiv.org/abs/1810.04805",
         mergeable=False,
         saves_adapter=False,
+        learning_rates=(1e-6, 1e-3),
     ),
 )

@@ -30,6 +30,7 @@ class Classifier(nn.Module):
         self.family = family
         self.n_classes = n_classes
         self.mean_pooled = mean_pooled
+        self.virtual_tokens = 0  # positions that a method puts before the text in the output
         self.head: nn.Linear | None = None
         if mean_pooled:
             config: Any = model.config

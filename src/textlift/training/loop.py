@@ -1,7 +1,7 @@
 """The innermost loop: one optimizer step at a time, no input or output, no measurement."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +38,8 @@ def train_steps(
     dropout: bool,
     first: int = 1,
     max_grad_norm: float = 1.0,
+    penalty: Callable[[], torch.Tensor] | None = None,
+    after_step: Callable[[int], None] | None = None,
 ) -> Iterator[TrainStep]:
     """Take one optimizer step per group of micro-batches; the caller measures, saves or stops between them.
 
@@ -50,6 +52,8 @@ def train_steps(
         dropout: Whether the dropout of the base model is on.
         first: Number of the first step.
         max_grad_norm: Gradients are clipped to this norm.
+        penalty: A loss that a method adds to that of the rows.
+        after_step: Called with the step's number after the weights moved, while their gradients are still there.
 
     Raises:
         TrainingError: Loss or gradient is not finite; the weights are those before the step.
@@ -67,11 +71,17 @@ def train_steps(
             share = functional.cross_entropy(logits.float(), inputs["labels"], reduction="sum") / examples
             share.backward()  # type: ignore[no-untyped-call]
             loss += share.detach()
+        if penalty is not None:
+            extra = penalty()
+            extra.backward()  # type: ignore[no-untyped-call]
+            loss += extra.detach()
         grad_norm = nn.utils.clip_grad_norm_(trained, max_grad_norm)
         rate = float(schedule.get_last_lr()[0])
         _require_finite(number, loss=float(loss), grad_norm=float(grad_norm), learning_rate=rate)
         optimizer.step()
         schedule.step()
+        if after_step is not None:
+            after_step(number)
         optimizer.zero_grad(set_to_none=True)
         useful = sum(int(batch["attention_mask"].sum()) for batch in micro_batches)
         yield TrainStep(number, float(loss), float(grad_norm), rate, useful, examples)

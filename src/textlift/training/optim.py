@@ -1,6 +1,6 @@
 """AdamW over the weights that train, and the learning rate of each step."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
@@ -8,19 +8,34 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def make_optimizer(
-    named_parameters: Iterable[tuple[str, nn.Parameter]], *, learning_rate: float, weight_decay: float
+    named_parameters: Iterable[tuple[str, nn.Parameter]],
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    ratios: Mapping[str, float] | None = None,
 ) -> torch.optim.AdamW:
     """AdamW with decoupled decay on matrices; biases and norms (one dimension) are exempt.
+
+    Args:
+        named_parameters: Those that do not require gradients are left out.
+        learning_rate: Peak.
+        weight_decay: Of matrices.
+        ratios: What a parameter's name contains, to its learning rate over that of the others.
 
     Source:
         Loshchilov and Hutter (2019), Decoupled Weight Decay Regularization, algorithm 2.
     """
-    trained = [parameter for _, parameter in named_parameters if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in named_parameters:
+        if parameter.requires_grad:
+            ratio = next((value for mark, value in (ratios or {}).items() if mark in name), 1.0)
+            decay = weight_decay if parameter.dim() >= 2 else 0.0
+            groups.setdefault((ratio, decay), []).append(parameter)
+    settled = [
+        {"params": members, "lr": learning_rate * ratio, "weight_decay": decay}
+        for (ratio, decay), members in groups.items()
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate, fused=True)
+    return torch.optim.AdamW(settled, lr=learning_rate, fused=True)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, *, total_steps: int, warmup_ratio: float) -> LambdaLR:

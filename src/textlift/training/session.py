@@ -6,7 +6,7 @@ and put back (see checkpoint.py).
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,15 @@ class Measurement:
     is_best: bool
 
 
+@dataclass(frozen=True)
+class Hooks:
+    """What a method does beside the loss of the rows; see `methods.base.Method`."""
+
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    penalty: Callable[[], torch.Tensor] | None = None
+    after_step: Callable[[int], None] | None = None
+
+
 @dataclass
 class Progress:
     """Everything that changes while training, beside weights and optimizer."""
@@ -65,6 +74,8 @@ class TrainingSession:
         validation: Rows that steer.
         settings: Of the recipe; learning_rate must be settled.
         seed: Order of the rows and dropout come from it.
+        base_dropout: Whether the dropout of the base model is on.
+        hooks: What a method does beside the loss of the rows.
     """
 
     def __init__(
@@ -77,6 +88,7 @@ class TrainingSession:
         learning_rate: float,
         seed: int,
         base_dropout: bool,
+        hooks: Hooks | None = None,
     ) -> None:
         self.predictor = predictor
         self.classifier = predictor.classifier
@@ -86,12 +98,15 @@ class TrainingSession:
         self.settings = settings
         self.seed = seed
         self.base_dropout = base_dropout
+        self.hooks = hooks or Hooks()
         self.progress = Progress()
         self.steps_per_epoch = math.ceil(len(train.tokens) / settings.batch_size)
-        planned = self.steps_per_epoch * settings.epochs
-        self.total_steps = min(planned, settings.max_steps or planned)
+        self.total_steps = planned_steps(settings, n_rows=len(train.tokens))
         self.optimizer = make_optimizer(
-            self.classifier.named_parameters(), learning_rate=learning_rate, weight_decay=settings.weight_decay
+            self.classifier.named_parameters(),
+            learning_rate=learning_rate,
+            weight_decay=settings.weight_decay,
+            ratios=self.hooks.ratios,
         )
         self.schedule = make_schedule(self.optimizer, total_steps=self.total_steps, warmup_ratio=settings.warmup_ratio)
         self.best: dict[str, torch.Tensor] = {}
@@ -116,6 +131,8 @@ class TrainingSession:
             dropout=self.base_dropout,
             first=self.progress.step + 1,
             max_grad_norm=self.settings.max_grad_norm,
+            penalty=self.hooks.penalty,
+            after_step=self.hooks.after_step,
         )
         while not self._is_over():
             began = time.perf_counter()
@@ -210,6 +227,12 @@ class TrainingSession:
 
     def _epoch(self) -> float:
         return round(self.progress.step / self.steps_per_epoch, 4)
+
+
+def planned_steps(settings: TrainingSection, *, n_rows: int) -> int:
+    """Optimizer steps of a training that does not end early."""
+    planned = math.ceil(n_rows / settings.batch_size) * settings.epochs
+    return min(planned, settings.max_steps or planned)
 
 
 def affordable_evaluations(asked: int, *, train_tokens: int, validation_tokens: int) -> int:

@@ -5,7 +5,9 @@ from typing import Any
 
 from textlift.methods.base import Method, MethodOptions, Parts
 from textlift.models.classifier import Classifier
+from textlift.models.families import locate
 from textlift.runtime import quiet_libraries
+from textlift.training.session import Hooks
 
 
 @dataclass(frozen=True)
@@ -16,13 +18,23 @@ class ParameterCounts:
     total: int
 
 
-def apply_method(classifier: Classifier, method: Method, options: MethodOptions) -> ParameterCounts:
-    """Wrap the classifier in place, so that exactly the weights of method and head require gradients."""
-    parts = parts_of(classifier)
+def apply_method(
+    classifier: Classifier, method: Method, options: MethodOptions, *, total_steps: int = 100
+) -> ParameterCounts:
+    """Wrap the classifier in place, so that exactly the weights of method and head require gradients.
+
+    Args:
+        classifier: Fresh.
+        method: Of the method table.
+        options: The method's.
+        total_steps: Optimizer steps that are planned, for methods with a schedule of their own.
+    """
+    parts = parts_of(classifier, total_steps=total_steps)
     for parameter in classifier.parameters():
         parameter.requires_grad_(False)
     with quiet_libraries():
         classifier.model = method.wrap(parts, options)
+    classifier.virtual_tokens = method.virtual_tokens(options) if method.virtual_tokens else 0
     if classifier.head is not None:
         classifier.head.requires_grad_(True)
         unused: Any = getattr(classifier.model, "pooler", None)
@@ -31,14 +43,27 @@ def apply_method(classifier: Classifier, method: Method, options: MethodOptions)
     return count_parameters(classifier)
 
 
-def parts_of(classifier: Classifier) -> Parts:
+def hooks_of(classifier: Classifier, method: Method, options: MethodOptions) -> Hooks:
+    """What a method does during training, bound to the classifier that it wraps."""
+    penalty, after_step = method.penalty, method.after_step
+    return Hooks(
+        method.rate_ratios(options),
+        (lambda: penalty(classifier.model)) if penalty else None,
+        (lambda step: after_step(classifier.model, step)) if after_step else None,
+    )
+
+
+def parts_of(classifier: Classifier, *, total_steps: int = 100) -> Parts:
     """The parts of a classifier in the terms of the method table."""
     return Parts(
         classifier.model,
         tuple(classifier.linear_layers()),
         tuple(classifier.head_modules()),
+        locate(classifier.model, classifier.family.layer_list),
         classifier.family.fan_in_fan_out,
         has_head=not classifier.mean_pooled,
+        is_decoder=classifier.family.is_decoder,
+        total_steps=total_steps,
     )
 
 

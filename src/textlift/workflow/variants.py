@@ -12,7 +12,7 @@ from textlift.export.loading import attach_adapter, merge
 from textlift.export.proof import prove_saved
 from textlift.export.saving import save_adapter, save_model, settings_of
 from textlift.inference import Predictor
-from textlift.methods.base import Method, MethodOptions, peak_learning_rate
+from textlift.methods.base import Method, MethodOptions, learning_rate_warning, peak_learning_rate
 from textlift.methods.registry import method_of
 from textlift.progress import Progress
 from textlift.recipe import TrainingSection, Variant
@@ -20,8 +20,8 @@ from textlift.runs import RunDirectory
 from textlift.runtime import PeakMemory, set_seed
 from textlift.training.checkpoint import restore_latest, save_checkpoint
 from textlift.training.loop import TrainStep
-from textlift.training.session import Measurement, TrainingSession, affordable_evaluations
-from textlift.training.tuning import ParameterCounts, apply_method, count_parameters
+from textlift.training.session import Measurement, TrainingSession, affordable_evaluations, planned_steps
+from textlift.training.tuning import ParameterCounts, apply_method, count_parameters, hooks_of
 from textlift.workflow.baselines import FrozenPass
 from textlift.workflow.measuring import MEASURED, Measured, forward_split, measure
 from textlift.workflow.preparation import Job
@@ -53,12 +53,16 @@ def start_tuning(job: Job, variant: Variant, frozen: FrozenPass, *, progress: Pr
         head, _ = frozen.probe
         predictor.classifier.set_head(head.weight, head.bias)
     set_seed(job.recipe.seed)
-    counts = apply_method(predictor.classifier, method, options)
+    steps = planned_steps(variant.training, n_rows=len(job.tokens["train"]))
+    counts = apply_method(predictor.classifier, method, options, total_steps=steps)
     predictor.classifier.to(job.runtime.device)
     rate, why = peak_learning_rate(method, hidden_size=job.base.hidden_size)
     if variant.training.learning_rate is not None:
         rate, why = variant.training.learning_rate, f"learning_rate {variant.training.learning_rate:g}: as asked"
     progress.say(f"variant {variant.name}: {method.name}, {_told(counts)}; {why}")
+    warning = learning_rate_warning(method, rate, hidden_size=job.base.hidden_size)
+    if warning:
+        progress.say(f"  warning: {warning}")
     settings = _affordable(variant.training, job, progress)
     session = TrainingSession(
         predictor,
@@ -68,6 +72,7 @@ def start_tuning(job: Job, variant: Variant, frozen: FrozenPass, *, progress: Pr
         learning_rate=rate,
         seed=job.recipe.seed,
         base_dropout=variant.training.frozen_dropout or not method.saves_adapter,
+        hooks=hooks_of(predictor.classifier, method, options),
     )
     return Tuning(session, method, options, counts, rate)
 
@@ -101,6 +106,8 @@ def tune(job: Job, variant: Variant, *, run: RunDirectory, frozen: FrozenPass, p
     tuning = start_tuning(job, variant, frozen, progress=progress)
     session, method, counts, predictor = tuning.session, tuning.method, tuning.counts, tuning.session.predictor
     _train(session, variant, job=job, run=run, progress=progress)
+    if method.before_save is not None:
+        predictor.classifier.model = method.before_save(predictor.classifier.model, tuning.options)
     passes = {split: forward_split(predictor, job, split, progress=progress, title=variant.name) for split in MEASURED}
     measured = measure(
         job,

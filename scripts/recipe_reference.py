@@ -66,7 +66,8 @@ def rows(section: type[BaseModel], prefix: str, *, skip: set[str] | None = None)
     yield "| key | default | meaning |"
     yield "|---|---|---|"
     for name, field in told:
-        yield f"| `{prefix}{name}` | {shown(field.default)} | {str(field.description).replace('|', '&#124;')} |"
+        default = "must be given" if field.is_required() else shown(field.default)
+        yield f"| `{prefix}{name}` | {default} | {str(field.description).replace('|', '&#124;')} |"
     yield ""
 
 

@@ -280,3 +280,87 @@ def test_a_variant_that_was_not_saved_is_told_with_those_that_were(finished: Pat
     ended = command("predict", finished / "tfidf", "-")
     assert ended.code == 66
     assert "Saved: lora, merged" in ended.err
+
+
+@pytest.mark.parametrize("target", ["file", "folder without weights"])
+def test_a_pair_that_cannot_work_is_refused_before_anything_is_read(
+    command: Command, tmp_path: Path, target: str, base_folder: Callable[[str], Path]
+) -> None:
+    model = base_folder("distilbert")
+    if target == "folder without weights":
+        model = tmp_path / "model"
+        model.mkdir()
+        (model / "config.json").write_text('{"model_type": "distilbert"}')
+    ended = command(
+        "run", tmp_path / "none.csv", "--method", "prefix-tuning", "--model", model, "--output", tmp_path / "r"
+    )
+    assert ended.code == 78
+    assert ended.err.splitlines() == [
+        "error: method prefix-tuning must fit the base model; distilbert has no place for keys and values of others "
+        "(past_key_values).",
+        "The nearest that works: --method p-tuning. `textlift methods` shows every pair.",
+    ]
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_configuration_that_names_no_architecture_is_left_to_the_later_checks(
+    command: Command, data_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text("[]")
+    ended = command("run", data_file, "--method", "prefix-tuning", "--model", tmp_path, "--output", tmp_path / "r")
+    assert ended.code == 65
+    assert "config.json must hold an object" in ended.err
+
+
+def test_a_method_that_is_named_is_trained_in_place_of_lora_and_its_budget_is_told(
+    command: Command, data_file: Path, base_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model, output = base_folder("electra"), tmp_path / "run"
+    ended = command(
+        "run", data_file, "--model", model, "--method", "bitfit", "--set", "training.max_tokens=900",
+        "--set", "baselines=[]", "--output", output, "--json",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    assert "not tested: electra is not among bert" in ended.err
+    variants = json.loads(ended.out)["variants"]
+    assert list(variants) == ["bitfit"]
+    assert 0 < variants["bitfit"]["useful_tokens"] <= 900
+    assert variants["bitfit"]["method"] == "bitfit"
+
+
+def test_methods_are_listed_with_where_they_work(command: Command) -> None:
+    ended = command("methods")
+    assert ended.code == 0
+    assert max(map(len, ended.out.splitlines())) <= 100
+    assert "adapter of peft, merges; https://arxiv.org/abs/2106.09685" in ended.out
+    cells = next(line.split() for line in ended.out.splitlines()[::-1] if line.startswith("prefix-tuning"))
+    assert cells == ["prefix-tuning", "yes", "no", "yes", "no", "no", "yes", "yes", "yes", "yes"]
+
+
+def test_one_method_is_told_with_range_default_and_meaning_of_its_options(command: Command) -> None:
+    out = command("methods", "lora").out
+    assert max(map(len, out.splitlines())) <= 100
+    rows = {line.split()[0]: " ".join(line.split()) for line in out.splitlines() if line}
+    assert rows["rank"] == "rank 1 to 1,024 8 Width of the two thin matrices."
+    assert rows["alpha"].startswith("alpha above 0 16 ")
+    assert rows["dropout"].startswith("dropout 0 to below 1 0 ")
+    assert rows["bias"].startswith("bias none or lora_only none ")
+
+
+def test_methods_as_json_tell_every_pair_in_every_precision(command: Command) -> None:
+    from textlift.methods.registry import METHODS
+    from textlift.models.families import FAMILIES
+
+    told = json.loads(command("methods", "--json").out)
+    assert [one["name"] for one in told] == list(METHODS)
+    assert all(list(one["works_on"]) == list(FAMILIES) for one in told)
+    one = json.loads(command("methods", "full", "--json").out)
+    assert one == next(entry for entry in told if entry["name"] == "full")
+    assert one["works_on"]["bert"]["fp32"] == {"works": True, "reason": "", "nearest": ""}
+    assert one["works_on"]["bert"]["4-bit"]["nearest"] == "bf16"
+
+
+def test_a_method_that_is_not_there_is_told_with_the_nearest(command: Command) -> None:
+    ended = command("methods", "prefix")
+    assert ended.code == 2
+    assert "found 'prefix'. Did you mean 'prefix-tuning'?" in ended.err

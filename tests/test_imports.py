@@ -64,7 +64,9 @@ def test_light_modules_load_no_heavy_library() -> None:
     assert json.loads(ended.stdout) == {}, "these modules import a heavy library when they are loaded"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["recipes"], ["recipes", "demo"], ["rnu"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["recipes"], ["recipes", "demo"], ["methods"], ["rnu"]]
+)
 def test_commands_that_need_no_model_load_no_heavy_library(arguments: list[str]) -> None:
     ended = python(_RUN, *arguments)
     loaded = ended.stderr.rpartition("LOADED")[2].split()

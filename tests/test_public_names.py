@@ -84,8 +84,8 @@ def test_the_readme_names_its_two_commands_and_the_makefile_has_them() -> None:
     assert [f"make {name}" for name in ("demo", "test") if name not in rules or f"make {name}" not in readme] == []
 
 
-def test_the_page_on_recipes_is_current() -> None:
-    script = ROOT / "scripts" / "recipe_reference.py"
+@pytest.mark.parametrize("name", ["recipe_reference.py", "methods_reference.py"])
+def test_the_pages_that_a_script_makes_are_current(name: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run([sys.executable, str(script), "--check"], env=environment, check=False)
-    assert done.returncode == 0, "run: python scripts/recipe_reference.py"
+    done = subprocess.run([sys.executable, str(ROOT / "scripts" / name), "--check"], env=environment, check=False)
+    assert done.returncode == 0, f"run: python scripts/{name}"

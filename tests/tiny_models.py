@@ -213,8 +213,27 @@ def wrapped(folder: Path, method: str, *, seed: int = 0, **options: Any) -> tupl
     predictor, base = fresh(folder, seed=seed)
     torch.manual_seed(seed)
     entry = METHODS[method]
-    apply_method(predictor.classifier, entry, entry.options(**options))
+    apply_method(predictor.classifier, entry, options_of(folder, method, **options))
     return predictor, base
+
+
+def options_of(folder: Path, method: str, **options: Any) -> Any:
+    """Checked options of a method; what has no default is made: two small LoRA adapters on the base, to fuse."""
+    if method == "fusion" and "adapters" not in options:
+        options["adapters"] = tuple(lora_adapter(folder, seed=seed, rank=seed + 1) for seed in (1, 2))
+    return METHODS[method].options(**options)
+
+
+def lora_adapter(folder: Path, *, seed: int, **options: Any) -> str:
+    """The folder of a saved LoRA adapter on a base, its weights moved by the seed; written once, beside the base."""
+    from textlift.export.saving import save_adapter, settings_of
+
+    place = folder.parent / f"{folder.name}-lora-{seed}-{'-'.join(map(str, options.values()))}"
+    if not place.is_dir():
+        predictor, base = wrapped(folder, "lora", seed=seed, **options)
+        settings = settings_of(base, predictor, kind="adapter", method="lora", label_values=LABEL_NAMES)
+        save_adapter(disturb(predictor, seed), place, settings=settings, card="")
+    return str(place)
 
 
 def session(

@@ -98,14 +98,14 @@ def compare(*paths: str | Path, output: str | Path | None = None) -> Comparison:
 
 
 def export(
-    path: str | Path, output: str | Path, *, to: str = "merged", overwrite: bool = False
+    path: str | Path, output: str | Path, *, to: str = "merged", overwrite: bool = False, force: bool = False
 ) -> list[dict[str, Any]]:
     """Write a saved variant in another format, proved in a fresh process: `textlift export`.
 
     Raises:
         TextliftError: See `textlift.errors`.
     """
-    return verbs.export_variant(str(path), to, Path(output), overwrite=overwrite)
+    return verbs.export_variant(str(path), to, Path(output), overwrite=overwrite, force=force)
 
 
 def check(

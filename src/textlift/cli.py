@@ -64,6 +64,7 @@ def run(
     label: LabelColumn = None,
     split_column: SplitColumn = None,
     model: Model = None,
+    method: Annotated[str | None, typer.Option(help="Way to tune, in place of the recipe's: see `methods`.")] = None,
     methods: Annotated[str | None, typer.Option(help="Variants to train, with commas: lora,full.")] = None,
     overrides: Overrides = None,
     limit: Limit = None,
@@ -98,16 +99,16 @@ def run(
         delimiter=delimiter,
         encoding=encoding,
     )
-    values |= {"seed": seed, "runtime.device": device}
     request = Request(
         target,
         data=_paths(data),
         validation=validation,
         test=test,
         model=model,
+        method=method,
         methods=[name.strip() for name in (methods or "").split(",") if name.strip()],
         overrides=overrides or (),
-        values=values,
+        values={**values, "seed": seed, "runtime.device": device},
     )
     result = run_recipe(resolve(request), output=output, overwrite=overwrite, resume=resume, command=_command())
     if as_json:
@@ -235,12 +236,16 @@ def export(
     output: Annotated[Path, typer.Argument(help="Folder to write.", metavar="DIR")],
     to: Annotated[str, typer.Option(help="merged: the adapter folded into the base, a plain Hugging Face folder.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Merge a quantized variant though it gets worse or cannot be measured.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write a saved variant in another format and prove it in a fresh process."""
+    from textlift.progress import Progress
     from textlift.workflow.verbs import export_variant
 
-    proof = export_variant(saved, to, output, overwrite=overwrite)
+    proof = export_variant(saved, to, output, overwrite=overwrite, force=force, progress=Progress())
     if as_json:
         _print_json({"output": str(output), "proof": proof})
         return
@@ -272,6 +277,21 @@ def recipes(
         return
     for known, description in descriptions.items():
         typer.echo(f"{known:<24} {description}")
+
+
+@app.command()
+def methods(
+    name: Annotated[str | None, typer.Argument(help="Tell all of this one, with its options.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the methods of tuning and where they work, or tell all of one."""
+    from textlift.workflow.method_table import method_records, method_text, methods_text
+
+    records = method_records(name)
+    if as_json:
+        _print_json(records if name is None else records[0])
+    else:
+        typer.echo(methods_text(records) if name is None else method_text(records[0]))
 
 
 def main() -> None:

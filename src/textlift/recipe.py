@@ -19,6 +19,7 @@ FORMAT_VERSION = 1
 SPLITS = ("train", "validation", "test")
 
 Count = Annotated[int, Field(ge=1)]
+Quantization = Literal["none", "8bit", "4bit"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
 
 
@@ -57,6 +58,9 @@ class ModelSection(Section):
     pooling: Literal["auto", "native", "mean"] = Field(
         "auto", description="native: the family's own; mean: over all tokens; auto: mean for mean-pooled embedders."
     )
+    quantization: Quantization = Field(
+        "none", description="Bits in which the base keeps its linear layers; head and what trains stay fp32."
+    )
     max_length: Annotated[int, Field(ge=4)] | Literal["auto"] = Field(
         "auto", description="Tokens of a text that the model sees; auto cuts at most 1 % of the rows, up to 512 tokens."
     )
@@ -67,6 +71,12 @@ class TrainingSection(Section):
 
     epochs: int = Field(2, ge=1, le=1000, description="Passes over the training rows.")
     max_steps: Count | None = Field(None, description="Stop after this many optimizer steps.")
+    max_tokens: Count | None = Field(
+        None, description="Stop before this many useful tokens are passed: one budget for variants of any batch size."
+    )
+    max_seconds: float | None = Field(
+        None, gt=0, description="Stop after this many seconds of steps; the learning rate follows the clock."
+    )
     learning_rate: float | None = Field(
         None, gt=0, le=1, description="Peak learning rate; the method's own default when not given."
     )
@@ -105,7 +115,13 @@ class VariantSection(Section):
     description: str = Field("", description="One line for the report.")
     method: dict[str, Any] = Field({}, description="Method name and options; what is not given comes from the recipe.")
     training: dict[str, Any] = Field({}, description="Training values that differ from the recipe's.")
+    quantization: Quantization | None = Field(
+        None, description="In place of model.quantization; where neither is given, the method says: 4bit for qlora."
+    )
     merge_of: Name | None = Field(None, description="Fold the adapter of this variant into the base; trains nothing.")
+    force: bool = Field(
+        False, description="Use a merged model though it is clearly worse than the quantized one it was made from."
+    )
 
 
 class Variant(Section):
@@ -116,7 +132,9 @@ class Variant(Section):
     method: str = "lora"
     options: dict[str, Any] = {}
     training: TrainingSection = TrainingSection()
+    quantization: Quantization | None = None
     merge_of: Name | None = None
+    force: bool = False
 
 
 class Recipe(Section):
@@ -160,7 +178,12 @@ class Recipe(Section):
     def _settle(self, name: str, section: VariantSection) -> Variant:
         if section.merge_of is not None:
             return self._settle(section.merge_of, self.variants[section.merge_of]).model_copy(
-                update={"name": name, "description": section.description, "merge_of": section.merge_of}
+                update={
+                    "name": name,
+                    "description": section.description,
+                    "merge_of": section.merge_of,
+                    "force": section.force,
+                }
             )
         default = str(self.method.get("name", "lora"))
         method = str(section.method.get("name", default))
@@ -168,7 +191,15 @@ class Recipe(Section):
         options = {key: value for key, value in {**shared, **section.method}.items() if key != "name"}
         values = {**self.training.model_dump(), **section.training}
         training = _validated(TrainingSection, values, f"variants.{name}.training.")
-        return Variant(name=name, description=section.description, method=method, options=options, training=training)
+        shared_bits = None if self.model.quantization == "none" else self.model.quantization
+        return Variant(
+            name=name,
+            description=section.description,
+            method=method,
+            options=options,
+            training=training,
+            quantization=section.quantization or shared_bits,
+        )
 
 
 def parse_recipe(values: Mapping[str, Any], *, source: str = "recipe") -> Recipe:

@@ -3,6 +3,7 @@
 Every automatic choice comes with its reason. Does not know recipes or models.
 """
 
+import logging
 import math
 import os
 import platform
@@ -37,6 +38,8 @@ PACKAGES = (
     "pyarrow",
     "pydantic",
     "sentence-transformers",
+    "bitsandbytes",
+    "accelerate",
 )
 
 
@@ -184,10 +187,14 @@ def set_seed(seed: int) -> None:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Keep transformers, peft and huggingface_hub from drawing bars or warning of what is checked here anyway."""
+    """Keep transformers, peft and huggingface_hub from drawing bars or warning of what is checked here anyway.
+
+    peft imports bitsandbytes where it is installed; what that says of a kernel that it misses is not shown again.
+    """
     import transformers
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
+    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_is_worth_telling)
     log: Any = transformers.utils.logging
     bars = are_progress_bars_disabled()
     level, drew = log.get_verbosity(), log.is_progress_bar_enabled()
@@ -204,6 +211,10 @@ def quiet_libraries() -> Iterator[None]:
             log.enable_progress_bar()
         if not bars:
             enable_progress_bars()
+
+
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    return "gemm_4bit_forward" not in str(record.msg)  # a kernel from the Hub, for a product that is not used here
 
 
 class PeakMemory:

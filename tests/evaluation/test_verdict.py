@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from textlift.evaluation.verdict import verdict
+from textlift.evaluation.verdict import one_class_warning, verdict
 
 
 def variant(
@@ -123,6 +123,37 @@ def test_a_variant_that_predicts_one_class_is_warned_of(split: str) -> None:
     collapsed[split]["confusion"] = [[0, 7], [0, 3]]
     assert verdict({"lora": collapsed}, []).endswith(
         "Warning: lora predicts a single class for every row; try a lower learning rate or more epochs."
+    )
+
+
+def test_the_warning_on_one_class_names_the_variant() -> None:
+    collapsed = variant("tuned", 0.5)
+    collapsed["validation"]["confusion"] = [[7, 0, 0], [3, 0, 0], [1, 0, 0]]
+    assert one_class_warning("qlora", collapsed) == (
+        "qlora predicts a single class for every row; try a lower learning rate or more epochs."
+    )
+
+
+def test_two_classes_among_the_answers_are_no_reason_to_warn() -> None:
+    right = variant("tuned", 0.5)
+    right["validation"]["confusion"] = [[6, 1, 0], [3, 0, 0], [1, 0, 0]]
+    assert one_class_warning("qlora", right) is None
+
+
+def test_a_baseline_that_predicts_one_class_does_what_it_should() -> None:
+    majority = variant("baseline", 0.5)
+    majority["test"]["confusion"] = [[7, 0], [3, 0]]
+    assert one_class_warning("majority", majority) is None
+
+
+def test_warnings_of_a_record_are_told_once_and_before_the_merged_variant() -> None:
+    collapsed = variant("tuned", 0.5)
+    collapsed["validation"]["confusion"] = [[0, 7], [0, 3]]
+    collapsed["warnings"] = [one_class_warning("qlora", collapsed)]
+    merged = variant("merged", 0.92, merged_from="qlora", changed_predictions=0, warnings=["merged is worse."])
+    assert verdict({"qlora": collapsed, "merged": merged}, []).split(" no baseline. ")[1] == (
+        "Warning: qlora predicts a single class for every row; try a lower learning rate or more epochs. "
+        "Warning: merged is worse. merged gives the same answers as qlora."
     )
 
 

@@ -11,20 +11,31 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import BaseFolder
+from method_pairs import pairs, works
 from textlift.errors import ModelError, StorageError
 from textlift.export.loading import load_variant, merge
 from textlift.export.saving import read_settings, save_adapter, save_model, settings_of
 from textlift.inference import Predictor
 from textlift.methods.registry import METHODS
-from tiny_models import CPU, EVERY_BASE, LABEL_NAMES, MAX_LENGTH, TABLE, TEXTS, disturb, logits_of, wrapped
+from textlift.models.loading import BaseModel
+from tiny_models import CPU, LABEL_NAMES, MAX_LENGTH, TABLE, TEXTS, disturb, logits_of, options_of, wrapped
 
 MERGE_TOLERANCE = 1e-4  # a share of the largest logit: the fold adds in another order
 
 
-def save(base: Path, method: str, folder: Path, **options: object) -> Predictor:
-    """A wrapped predictor with moved weights, saved as its method is saved."""
+def trained(base: Path, method: str, **options: object) -> tuple[Predictor, BaseModel]:
+    """A wrapped predictor with moved weights, as it is once its training has ended."""
     predictor, opened = wrapped(base, method, **options)
     disturb(predictor)
+    before_save = METHODS[method].before_save
+    if before_save is not None:
+        predictor.classifier.model = before_save(predictor.classifier.model, options_of(base, method, **options))
+    return predictor, opened
+
+
+def save(base: Path, method: str, folder: Path, **options: object) -> Predictor:
+    """A trained predictor, saved as its method is saved."""
+    predictor, opened = trained(base, method, **options)
     kind = "adapter" if METHODS[method].saves_adapter else "model"
     settings = settings_of(opened, predictor, kind=kind, method=method, label_values=("0", "1", "2"))
     (save_adapter if kind == "adapter" else save_model)(predictor, folder, settings=settings, card="# card\n")
@@ -45,8 +56,7 @@ def saved(base_folder: BaseFolder, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
-@pytest.mark.parametrize("method", list(METHODS))
-@pytest.mark.parametrize("name", EVERY_BASE)
+@pytest.mark.parametrize(("name", "method"), pairs())
 def test_loading_gives_the_logits_that_were_saved(
     base_folder: BaseFolder, tmp_path: Path, name: str, method: str
 ) -> None:
@@ -57,13 +67,11 @@ def test_loading_gives_the_logits_that_were_saved(
     assert not any(parameter.requires_grad for parameter in loaded.classifier.parameters())
 
 
-@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.mergeable])
-@pytest.mark.parametrize("name", EVERY_BASE)
+@pytest.mark.parametrize(("name", "method"), pairs([name for name, method in METHODS.items() if method.mergeable]))
 def test_merging_keeps_the_logits_and_leaves_a_plain_model(
     base_folder: BaseFolder, tmp_path: Path, name: str, method: str
 ) -> None:
-    predictor, base = wrapped(base_folder(name), method)
-    disturb(predictor)
+    predictor, base = trained(base_folder(name), method)
     before = logits_of(predictor)
     merged = merge(predictor)
     scale = float(np.abs(before).max())
@@ -186,7 +194,7 @@ def test_a_folder_without_readable_settings_is_refused(tmp_path: Path, content: 
 
 def test_a_place_that_cannot_be_written_is_told(base_folder: BaseFolder, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for method in METHODS:
+    for method in (method for method in METHODS if works("gpt2", method)):
         with pytest.raises(StorageError, match="must be written whole") as caught:
             save(base_folder("gpt2"), method, tmp_path / "file" / "saved")
         assert caught.value.exit_code == 74

@@ -19,7 +19,8 @@ def test_every_record_is_complete(method: Method) -> None:
     assert method.paper.startswith("https://")
     assert 0 < method.learning_rate < 1
     assert all(field.description for field in method.options.model_fields.values())
-    method.options()
+    if not any(field.is_required() for field in method.options.model_fields.values()):
+        method.options()
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)

@@ -8,12 +8,12 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from conftest import BaseFolder
+from method_pairs import pairs
 from textlift.inference import Predictor
-from textlift.methods.registry import METHODS
 from textlift.models.kernels import use_linear_kernel
 from textlift.runtime import ONEDNN, Runtime, onednn_product
 from textlift.training.session import TrainingSession
-from tiny_models import CPU, EVERY_BASE, TEXTS, disturb, logits_of, session, wrapped
+from tiny_models import CPU, TEXTS, disturb, logits_of, session, wrapped
 
 pytestmark = pytest.mark.skipif(onednn_product() is None, reason="torch is built without oneDNN")
 FAST = Runtime("cpu", "fp32", 1, (), ONEDNN)
@@ -31,8 +31,7 @@ def trained(predictor: Predictor, **settings: object) -> tuple[list[float], dict
     return losses, training.trained_weights()
 
 
-@pytest.mark.parametrize("method", list(METHODS))
-@pytest.mark.parametrize("name", EVERY_BASE)
+@pytest.mark.parametrize(("name", "method"), pairs())
 def test_training_is_that_of_torch_and_peft_to_rounding(base_folder: BaseFolder, name: str, method: str) -> None:
     plain, _ = wrapped(base_folder(name), method)
     losses, weights = trained(plain, learning_rate=1e-3)

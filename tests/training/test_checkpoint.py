@@ -10,6 +10,7 @@ import torch
 
 from conftest import BaseFolder
 from textlift.errors import CheckpointError, StorageError
+from textlift.methods.registry import METHODS
 from textlift.training.checkpoint import restore_latest, save_checkpoint
 from textlift.training.session import Measurement, TrainingSession
 from tiny_models import session, wrapped
@@ -19,7 +20,9 @@ MARK = "of this job"
 
 def fresh_session(base_folder: BaseFolder, name: str = "bert", method: str = "lora", seed: int = 0) -> TrainingSession:
     """Twelve steps in two epochs, measured every second; dropout is on."""
-    predictor, _ = wrapped(base_folder(name), method, seed=seed, **({"dropout": 0.3} if method == "lora" else {}))
+    predictor, _ = wrapped(
+        base_folder(name), method, seed=seed, **({"dropout": 0.3} if method in {"lora", "adapter"} else {})
+    )
     torch.manual_seed(11 + seed)
     return session(
         predictor,
@@ -27,7 +30,7 @@ def fresh_session(base_folder: BaseFolder, name: str = "bert", method: str = "lo
         batch_size=4,
         evaluations_per_epoch=3,
         patience=None,
-        base_dropout=method == "full",
+        base_dropout=not METHODS[method].saves_adapter,
     )
 
 
@@ -57,6 +60,13 @@ def same(left: TrainingSession, right: TrainingSession) -> bool:
         ("roberta", "lora", 4),
         ("gpt2", "full", 4),
         ("embedder", "lora", 8),
+        ("bert", "adapter", 4),
+        ("embedder", "adapter", 8),
+        ("gpt2", "bitfit", 4),
+        ("llama", "last-layers", 8),
+        ("embedder", "probe", 4),
+        ("gpt2", "fusion", 4),
+        ("embedder", "fusion", 8),
     ],
 )
 def test_a_continued_training_equals_an_unbroken_one(

@@ -124,3 +124,10 @@ def test_measuring_takes_at_most_a_third_of_the_time() -> None:
     assert affordable_evaluations(4, train_tokens=16_000, validation_tokens=2_000) == 4
     assert affordable_evaluations(4, train_tokens=200, validation_tokens=100) == 3
     assert affordable_evaluations(4, train_tokens=200, validation_tokens=5_000) == 1
+
+
+def test_an_early_end_for_want_of_gain_says_so(base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    told_scores(monkeypatch, [0.5, 0.4, 0.4, 0.9])
+    training = tiny_session(base_folder, epochs=3, batch_size=8, evaluations_per_epoch=3, patience=2)
+    list(training.run())
+    assert training.end_reason == "2 measurements without gain"

@@ -19,7 +19,7 @@ def verdict(variants: Records, comparisons: Sequence[Mapping[str, Any]]) -> str:
     Args:
         variants: Records by name, each with "kind" ("baseline", "tuned" or "merged") and "validation" and "test" as
             `evaluate` returns them; a merged one may have "merged_from", the name of the variant it was made from,
-            and "changed_predictions", the number of test rows on which the two differ.
+            and "changed_predictions", the number of test rows on which the two differ; any may have "warnings".
         comparisons: Rows of `compare`, in either direction. What is missing is not spoken of.
     """
     tuned = _of_kind(variants, "tuned")
@@ -34,11 +34,21 @@ def verdict(variants: Records, comparisons: Sequence[Mapping[str, Any]]) -> str:
         if len(tuned) > 1:
             sentences.append(f"On validation {best} is the best of {_join(tuned)}.")
         sentences += _gains(best, _distinct(strongest, baselines), comparisons) or _alone(best, tuned[best])
+    sentences += [f"Warning: {told}" for name, one in variants.items() for told in _all_warnings(name, one)]
     sentences += [
         _merged(name, one) for name, one in _of_kind(variants, "merged").items() if "changed_predictions" in one
     ]
-    sentences += [_collapsed(name) for name, one in tuned.items() if _predicts_one_class(one)]
     return " ".join(sentences)
+
+
+def one_class_warning(name: str, variant: Mapping[str, Any]) -> str | None:
+    """A sentence where a tuned variant gives one answer to every row of a split with several classes, else None.
+
+    That is what argmax over NaN logits does, too, so that a broken model would pass for a poor one.
+    """
+    if variant.get("kind") != "tuned" or not _predicts_one_class(variant):
+        return None
+    return f"{name} predicts a single class for every row; try a lower learning rate or more epochs."
 
 
 def _of_kind(variants: Records, kind: str) -> dict[str, Mapping[str, Any]]:
@@ -107,9 +117,10 @@ def _merged(name: str, variant: Mapping[str, Any]) -> str:
     return f"{name} differs{f' from {source}' if source else ''} on {_count(changed, 'row')}."
 
 
-def _collapsed(name: str) -> str:
-    """The warning about a variant that learned nothing but one class."""
-    return f"Warning: {name} predicts a single class for every row; try a lower learning rate or more epochs."
+def _all_warnings(name: str, variant: Mapping[str, Any]) -> list[str]:
+    """Those of its record, and the one on a single class where the record was written without it."""
+    told = one_class_warning(name, variant)
+    return list(dict.fromkeys([*variant.get("warnings", ()), *([told] if told else [])]))
 
 
 def _predicts_one_class(variant: Mapping[str, Any]) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from textlift.export.saving import SavedSettings
+from textlift.methods.registry import METHODS
 
 _ADAPTER = """from peft import AutoPeftModelForSequenceClassification
 from transformers import AutoTokenizer
@@ -13,15 +14,22 @@ label_names = {names}
 tokenizer = AutoTokenizer.from_pretrained("{folder}")
 model = AutoPeftModelForSequenceClassification.from_pretrained(
     "{folder}", num_labels=len(label_names), id2label=dict(enumerate(label_names)),
-    pad_token_id=tokenizer.pad_token_id)
+    pad_token_id=tokenizer.pad_token_id{precision})
 """
 _ENCODER_ADAPTER = """from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModel
 
-model = PeftModel.from_pretrained(AutoModel.from_pretrained("{base}"), "{folder}")
+model = PeftModel.from_pretrained(AutoModel.from_pretrained("{base}"{precision}), "{folder}")
 head = load_file("{folder}/head.safetensors")  # logits = mean of the hidden states @ weight.T + bias
 """
+# Where a method puts virtual tokens before the text in the model's output, by pooling.
+_VIRTUAL_TOKENS = {
+    "native": """# On a decoder (GPT-2, Llama), one text at a time: peft takes the last position, padding or not.
+""",
+    "mean": """# The mean is over last_hidden_state[:, -L:] of a text of L tokens: virtual tokens stand before them.
+""",
+}
 _PIPELINE = """from transformers import pipeline
 
 classify = pipeline("text-classification", model="{folder}")
@@ -43,17 +51,14 @@ def model_card(record: Mapping[str, Any], settings: SavedSettings, *, name: str,
     """
     adapter = settings.kind == "adapter"
     mean = settings.pooling == "mean"
-    plain = {
-        ("adapter", "native"): _ADAPTER,
-        ("adapter", "mean"): _ENCODER_ADAPTER,
-        ("model", "native"): _PIPELINE,
-        ("model", "mean"): _SENTENCE,
-    }[settings.kind, settings.pooling]
-    names = json.dumps(list(settings.label_names), ensure_ascii=True)
+    own = not settings.loads_without_textlift
+    packed = settings.quantization != "none"
+    reason = "bitsandbytes unpacks this base wrongly" if packed else "peft has no adapter of this kind"
+    library = "textlift" if own else "peft" if adapter else "sentence-transformers" if mean else "transformers"
     front = [
         "---",
         f"base_model: {json.dumps(settings.base_public_name)}",
-        f"library_name: {'peft' if adapter else 'sentence-transformers' if mean else 'transformers'}",
+        f"library_name: {library}",
         "pipeline_tag: text-classification",
         "tags: [textlift]",
         "---",
@@ -72,16 +77,33 @@ def model_card(record: Mapping[str, Any], settings: SavedSettings, *, name: str,
         f"{record['trained_parameters']:,} of {record['total_parameters']:,} parameters were trained.",
         "",
         *([*header, *scores, ""] if scores else []),
-        'With textlift: `textlift.load("FOLDER").predict(["a text"])`. Without:',
+        'With textlift: `textlift.load("FOLDER").predict(["a text"])`. Without'
+        + (f" it, it does not load: {reason}." if own else ":"),
         "",
-        "```python",
-        plain.format(names=names, folder="FOLDER", base=settings.base_public_name.replace('"', "")).rstrip(),
-        "```",
-        "",
+        *([] if own else ["```python", _code_without_textlift(settings), "```", ""]),
         f"Texts are cut at {settings.max_length} tokens. Labels, in the order of the logits, stand in `textlift.json`.",
         "",
     ]
     return "\n".join([*front, *body])
+
+
+def _code_without_textlift(settings: SavedSettings) -> str:
+    code = {
+        ("adapter", "native"): _ADAPTER,
+        ("adapter", "mean"): _ENCODER_ADAPTER,
+        ("model", "native"): _PIPELINE,
+        ("model", "mean"): _SENTENCE,
+    }[settings.kind, settings.pooling]
+    method = METHODS.get(settings.method)  # none for a merged model
+    if method is not None and method.virtual_tokens is not None and settings.kind == "adapter":
+        code += _VIRTUAL_TOKENS[settings.pooling]
+    names = json.dumps(list(settings.label_names), ensure_ascii=True)
+    base, precision = settings.base_public_name.replace('"', ""), ""
+    if settings.quantization_settings:
+        values = ", ".join(f"{key}={value!r}" for key, value in settings.quantization_settings.items())
+        code = f"from transformers import BitsAndBytesConfig\n\nquantization = BitsAndBytesConfig({values})\n{code}"
+        precision = ", quantization_config=quantization"
+    return code.format(names=names, folder="FOLDER", base=base, precision=precision).rstrip()
 
 
 def _plain(text: str) -> str:

@@ -25,10 +25,12 @@ def check_adapter(job: dict[str, Any], torch: Any) -> Any:
         label2id={name: index for index, name in enumerate(names)},
         pad_token_id=tokenizer.pad_token_id,
         ignore_mismatched_sizes=True,
+        **_precision(job),
     ).eval()
-    inputs = _inputs(tokenizer, job)
+    _unpack_exactly(model)
+    groups = [[text] for text in job["texts"]] if job.get("one_by_one") else [job["texts"]]
     with torch.inference_mode():
-        return model(**inputs).logits.numpy()
+        return torch.cat([model(**_inputs(tokenizer, {**job, "texts": group})).logits for group in groups]).numpy()
 
 
 def check_encoder_adapter(job: dict[str, Any], torch: Any) -> Any:
@@ -38,12 +40,13 @@ def check_encoder_adapter(job: dict[str, Any], torch: Any) -> Any:
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(job["folder"])
-    model = PeftModel.from_pretrained(AutoModel.from_pretrained(job["base"]), job["folder"]).eval()
+    model = PeftModel.from_pretrained(AutoModel.from_pretrained(job["base"], **_precision(job)), job["folder"]).eval()
+    _unpack_exactly(model)
     head = load_file(Path(job["folder"]) / "head.safetensors")
     inputs = _inputs(tokenizer, job)
     with torch.inference_mode():
-        hidden = model(**inputs).last_hidden_state  # (B, L, D)
         mask = inputs["attention_mask"].unsqueeze(-1).float()
+        hidden = model(**inputs).last_hidden_state[:, -mask.shape[1] :]  # (B, L, D), without virtual tokens
         pooled = (hidden * mask).sum(1) / mask.sum(1)
         return (pooled @ head["weight"].T + head["bias"]).numpy()
 
@@ -71,6 +74,29 @@ CHECKS: dict[str, Callable[[dict[str, Any], Any], Any]] = {
     "pipeline": check_pipeline,
     "sentence_transformer": check_sentence_transformer,
 }
+
+
+def _precision(job: dict[str, Any]) -> dict[str, Any]:
+    """What from_pretrained is told where the base was quantized."""
+    if not job.get("quantization"):
+        return {}
+    from transformers import BitsAndBytesConfig
+
+    config: Any = BitsAndBytesConfig
+    return {"quantization_config": config(**job["quantization"]), "device_map": {"": "cpu"}}
+
+
+def _unpack_exactly(model: Any) -> None:
+    """Let the layers of bitsandbytes multiply fp32 inputs with what their weights unpack to.
+
+    Unasked, the 4-bit layer multiplies in bf16 where the processor has it, and the 8-bit layer rounds its inputs unless
+    it is in training mode, which changes nothing else of it.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+        elif type(module).__name__ == "Linear8bitLt" and not hasattr(module, "base_layer"):
+            module.training = True
 
 
 def _inputs(tokenizer: Any, job: dict[str, Any]) -> Any:

@@ -1,4 +1,7 @@
-"""The proof that what was saved is what was trained: a fresh process loads it with plain libraries and compares."""
+"""The proof that what was saved is what was trained: a fresh process loads it and compares.
+
+It knows plain libraries alone; an adapter that plain peft does not load is loaded by textlift itself.
+"""
 
 import json
 import os
@@ -14,11 +17,15 @@ from typing import Any
 import numpy as np
 
 from textlift.errors import ModelError
-from textlift.export import plain_check
+from textlift.export import own_check, plain_check
+from textlift.export.saving import SETTINGS, read_settings
 from textlift.inference import Predictor
+from textlift.models.classifier import Classifier
 from textlift.models.loading import BaseModel
+from textlift.models.quantized import settings_of_quantized
 from textlift.models.sources import EMBEDDED
 
+PLAIN, OWN = "plain", "textlift"
 TOLERANCE = 1e-3
 SAMPLE = 8
 
@@ -26,7 +33,9 @@ SAMPLE = 8
 def prove_saved(
     predictor: Predictor, base: BaseModel, texts: Sequence[str], *, adapter: Path | None, model: Path | None
 ) -> list[dict[str, Any]]:
-    """Load adapter and model folder in a fresh process with plain libraries and compare logits and label names.
+    """Load adapter and model folder in a fresh process and compare logits and label names.
+
+    Plain libraries load them; an adapter that plain peft does not know, textlift itself (loader "textlift").
 
     Args:
         predictor: What the folders must answer like.
@@ -36,7 +45,8 @@ def prove_saved(
         model: A folder that `save_model` wrote, or None.
 
     Returns:
-        One record for each way of loading: {"loader", "texts", "largest_logit_difference", "tolerance"}.
+        One record for each way of loading: {"loader", "texts", "one_by_one", "largest_logit_difference", "tolerance"};
+        one_by_one says whether the texts went through the loaded model each alone, without padding.
 
     Raises:
         ModelError: A folder does not load, or its logits differ by more than the tolerance (a share of the largest).
@@ -44,12 +54,11 @@ def prove_saved(
     sample = _sample(texts)
     expected = predictor.forward(predictor.tokenize(sample)).logits
     with tempfile.TemporaryDirectory(prefix="textlift-proof-") as place:
-        jobs = _jobs(predictor, base, sample, adapter=adapter, model=model, place=Path(place))
-        if not jobs:
-            return []
-        path = Path(place) / "job.json"
-        path.write_text(json.dumps(jobs), encoding="utf-8")
-        answers = _run(path)
+        answers: dict[str, Any] = {}
+        for name, jobs in _jobs(predictor, base, sample, adapter=adapter, model=model, place=Path(place)).items():
+            path = Path(place) / f"{name}.json"
+            path.write_text(json.dumps(jobs), encoding="utf-8")
+            answers |= _run(path) if name == PLAIN else _run_own(path)
     scale = max(1.0, float(np.abs(expected).max()))
     records = []
     for kind, logits in answers.items():
@@ -63,6 +72,7 @@ def prove_saved(
             {
                 "loader": kind,
                 "texts": len(sample),
+                "one_by_one": kind == "adapter" and _is_right_alone(predictor.classifier),
                 "largest_logit_difference": difference,
                 "tolerance": TOLERANCE * scale,
             }
@@ -78,19 +88,38 @@ def _jobs(
     adapter: Path | None,
     model: Path | None,
     place: Path,
-) -> list[dict[str, Any]]:
-    shared = {"texts": sample, "label_names": list(predictor.label_names), "max_length": predictor.max_length}
+) -> dict[str, list[dict[str, Any]]]:
+    """The jobs of each program that has some: of plain libraries, of textlift."""
+    shared = {
+        "texts": sample,
+        "label_names": list(predictor.label_names),
+        "max_length": predictor.max_length,
+        "quantization": settings_of_quantized(predictor.classifier.model),
+    }
     mean = base.pooling == "mean"
     jobs: list[dict[str, Any]] = []
-    if adapter is not None and mean:
+    own: list[dict[str, Any]] = []
+    if adapter is not None and not _loads_with_peft(adapter):
+        own.append({"kind": OWN, "folder": str(adapter), "base": str(base.folder.path), **shared})
+    elif adapter is not None and mean:
         jobs.append({"kind": "encoder_adapter", "folder": str(adapter), "base": str(base.folder.path), **shared})
     elif adapter is not None:
-        jobs.append({"kind": "adapter", "folder": str(_loadable(adapter, base, place)), **shared})
+        alone = _is_right_alone(predictor.classifier)
+        jobs.append({"kind": "adapter", "folder": str(_loadable(adapter, base, place)), "one_by_one": alone, **shared})
     if model is not None and not mean:
         jobs.append({"kind": "pipeline", "folder": str(model), **shared})
     elif model is not None and find_spec("sentence_transformers") is not None:
         jobs.append({"kind": "sentence_transformer", "folder": str(model), **shared})
-    return jobs
+    return {name: some for name, some in ((PLAIN, jobs), (OWN, own)) if some}
+
+
+def _is_right_alone(classifier: Classifier) -> bool:
+    """Whether plain peft is right only for texts without padding: it takes the last position of a decoder."""
+    return classifier.virtual_tokens > 0 and classifier.family.is_decoder and not classifier.mean_pooled
+
+
+def _loads_with_peft(adapter: Path) -> bool:
+    return not (adapter / SETTINGS).is_file() or read_settings(adapter).loads_without_textlift
 
 
 def _loadable(adapter: Path, base: BaseModel, place: Path) -> Path:
@@ -106,9 +135,25 @@ def _loadable(adapter: Path, base: BaseModel, place: Path) -> Path:
 
 
 def _run(job: Path) -> dict[str, Any]:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
+    return _answers([str(plain_check.__file__), str(job)], {}, with_what="plain peft and transformers")
+
+
+def _run_own(job: Path) -> dict[str, Any]:
+    source = str(Path(__file__).parents[2])  # where textlift lies
+    known = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
+    return _answers(["-m", own_check.__name__, str(job)], {"PYTHONPATH": known}, with_what="textlift")
+
+
+def _answers(program: list[str], variables: dict[str, str], *, with_what: str) -> dict[str, Any]:
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TQDM_DISABLE": "1",
+        **variables,
+    }
     done = subprocess.run(
-        [sys.executable, str(plain_check.__file__), str(job)],
+        [sys.executable, *program],
         capture_output=True,
         text=True,
         env=environment,
@@ -116,9 +161,7 @@ def _run(job: Path) -> dict[str, Any]:
     )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1][:300]
-        raise ModelError(
-            f"what was saved must load with plain peft and transformers in a fresh process; it does not: {reason}"
-        )
+        raise ModelError(f"what was saved must load with {with_what} in a fresh process; it does not: {reason}")
     answers: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return answers
 

@@ -20,6 +20,8 @@ from textlift.errors import ModelError, StorageError
 from textlift.inference import Predictor
 from textlift.methods.registry import METHODS
 from textlift.models.loading import BaseModel
+from textlift.models.quantized import quantization_of, settings_of_quantized
+from textlift.recipe import Quantization
 from textlift.runtime import quiet_libraries
 
 FORMAT_VERSION = 1
@@ -29,7 +31,11 @@ HEAD = "head.safetensors"
 
 @dataclass(frozen=True)
 class SavedSettings:
-    """What a loader must know beside the weights; the content of textlift.json."""
+    """What a loader must know beside the weights; the content of textlift.json.
+
+    quantization_settings are those of transformers' BitsAndBytesConfig, for those who load it without textlift; None
+    where the base is in full precision, or cannot be trusted to bitsandbytes alone.
+    """
 
     kind: str
     method: str
@@ -41,6 +47,15 @@ class SavedSettings:
     max_length: int
     label_names: tuple[str, ...]
     label_values: tuple[str, ...]
+    quantization: Quantization = "none"
+    quantization_settings: Mapping[str, Any] | None = None
+
+    @property
+    def loads_without_textlift(self) -> bool:
+        """Whether plain libraries give its logits."""
+        if self.kind == "model" or self.method not in METHODS:
+            return True
+        return METHODS[self.method].loads_with_peft and (self.quantization == "none") == (not self.quantization_settings)
 
 
 def settings_of(
@@ -59,6 +74,8 @@ def settings_of(
         predictor.max_length,
         predictor.label_names,
         tuple(label_values),
+        quantization_of(predictor.classifier),
+        settings_of_quantized(predictor.classifier.model),
     )
 
 
@@ -73,7 +90,8 @@ def save_adapter(predictor: Predictor, folder: Path, *, settings: SavedSettings,
         folder.mkdir(parents=True, exist_ok=True)
         own_save = METHODS[settings.method].save
         if own_save is not None:
-            own_save(classifier.model, folder)
+            named = {"base_model_name_or_path": settings.base_public_name, "revision": settings.base_revision}
+            own_save(classifier.model, folder, named)
         else:
             _save_peft(classifier.model, folder, settings)
         if classifier.head is not None:
@@ -87,7 +105,6 @@ def _save_peft(model: Any, folder: Path, settings: SavedSettings) -> None:
     for config in model.peft_config.values():
         config.base_model_name_or_path = settings.base_public_name
         config.revision = settings.base_revision
-        config.inference_mode = True
     with quiet_libraries():
         model.save_pretrained(str(folder), save_embedding_layers=False)
 

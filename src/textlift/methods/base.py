@@ -5,9 +5,12 @@ Does not know models by name: it is handed a module and the names of its parts.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from textlift.recipe import Quantization
 
 Need = Literal["past-key-values", "biases", "plain-linear", "encoder"]
 
@@ -65,13 +68,15 @@ class Method:
         late_weights: Those among them that have no gradient before the second step, because a factor starts at zero.
         needs: What a base model must have (see capability.py).
         quantized_base: Whether it trains on a base in 8 or 4 bits: no weight that it changes is among the quantized.
+        quantization: What it keeps the base in where the recipe does not say.
         virtual_tokens: Positions that it puts before the text in the model's output, of its options.
         rate_ratios: Learning rate of some weights over that of the others: what their names contain to the ratio.
         after_step: Called with the module and the step's number between the optimizer's step and the next.
         penalty: A loss of its own, of the module; added to that of the rows.
         before_save: Called with the module and its options once training has ended, before it is measured.
         resumable: Whether a checkpoint holds all of its state.
-        save: Writes the adapter of a module into a folder, in place of peft.
+        save: Writes the adapter of a module into a folder, in place of peft; its configuration says of the base model
+            what it is handed.
         load: Puts the adapter of a folder onto a module, in place of peft.
     """
 
@@ -88,14 +93,15 @@ class Method:
     late_weights: tuple[str, ...] = ()
     needs: tuple[Need, ...] = ()
     quantized_base: bool = False
+    quantization: Quantization = "none"
     virtual_tokens: Callable[[Any], int] | None = None
     rate_ratios: Callable[[Any], Mapping[str, float]] = _no_ratios
     after_step: Callable[[Any, int], None] | None = None
     penalty: Callable[[Any], Any] | None = None
     before_save: Callable[[Any, Any], Any] | None = None
     resumable: bool = True
-    save: Callable[[Any, Any], None] | None = None
-    load: Callable[[Any, Any], Any] | None = None
+    save: Callable[[Any, Path, Mapping[str, Any]], None] | None = None
+    load: Callable[[Any, Path], Any] | None = None
 
     @property
     def loads_with_peft(self) -> bool:

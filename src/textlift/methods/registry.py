@@ -6,11 +6,24 @@ from typing import Any
 from pydantic import ValidationError
 
 from textlift.errors import RecipeError, nearest
-from textlift.methods import low_rank, selective
+from textlift.methods import bottleneck, factored, fusion, low_rank, prompt, quantized, scaling, selective, started
 from textlift.methods.base import Method, MethodOptions
-from textlift.recipe import Recipe, Variant, complaints
+from textlift.recipe import Quantization, Recipe, Variant, complaints
 
-METHODS: dict[str, Method] = {method.name: method for method in (*low_rank.METHODS, *selective.METHODS)}
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        *low_rank.METHODS,
+        *quantized.METHODS,
+        *started.METHODS,
+        *factored.METHODS,
+        *scaling.METHODS,
+        *bottleneck.METHODS,
+        *prompt.METHODS,
+        *selective.METHODS,
+        *fusion.METHODS,
+    )
+}
 
 
 def method_of(variant: Variant) -> tuple[Method, MethodOptions]:
@@ -23,6 +36,21 @@ def method_of(variant: Variant) -> tuple[Method, MethodOptions]:
     if method is None or options is None:
         raise RecipeError("; ".join(told))
     return method, options
+
+
+def quantization_of(variant: Variant) -> Quantization:
+    """What a variant keeps its base model in: what it or its recipe says, else what its method does.
+
+    Raises:
+        RecipeError: The method is one for a quantized base, and the variant says that it is not to be.
+    """
+    own = METHODS[variant.method].quantization
+    if own != "none" and variant.quantization == "none":
+        raise RecipeError(
+            f"variants.{variant.name}: method {variant.method} must have its base in 8 or 4 bits; found quantization "
+            "none.\nUse lora, which is the same in full precision."
+        )
+    return variant.quantization or own
 
 
 def check_methods(recipe: Recipe) -> None:

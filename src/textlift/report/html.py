@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from textlift.errors import row_list
-from textlift.report import plots, table, wording
+from textlift.report import frontier, plots, table, wording
 from textlift.report.table import Results
 
 Histories = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -56,6 +56,15 @@ class Difference:
     is_of_headline: bool
 
 
+@dataclass(frozen=True)
+class Costs:
+    """Score against cost of the variants of one run, or of several tested on the same rows, named by number."""
+
+    runs: list[str]
+    panels: list[frontier.Panel]
+    note: str
+
+
 def render_html(results: Results, histories: Histories) -> str:
     """The report of one run as a complete HTML page.
 
@@ -71,6 +80,7 @@ def render_html(results: Results, histories: Histories) -> str:
         "lift": _lift(results, best),
         "trained_share": table.trained_share(results["variants"][best]),
         "score_plots": _score_plots(results["variants"], key="scores"),
+        "costs": _costs([("", results)], key="costs"),
         "differences": _differences(results, best),
         "curves": _curves(histories, best),
         "matrices": _matrices(results, best),
@@ -95,7 +105,7 @@ def render_comparison_html(runs: Sequence[Results]) -> str:
         }
         for number, (title, results) in enumerate(zip(titles, runs, strict=True), start=1)
     ]
-    context = {"runs": compared, "notes": table.comparison_notes(runs)}
+    context = {"runs": compared, "notes": table.comparison_notes(runs), "costs": _costs_by_test(titles, runs)}
     return _environment().get_template("comparison.html.j2").render(context)
 
 
@@ -160,6 +170,29 @@ def _score_plots(variants: Mapping[str, Any], *, key: str) -> list[Markup]:
         )
         for metric in ("accuracy", "f1_macro")
     ]
+
+
+def _costs(runs: Sequence[tuple[str, Results]], *, key: str) -> Costs | None:
+    """Score against cost of all tuned variants of the runs, which were tested on the same rows; None below two."""
+    named: dict[str, Mapping[str, Any]] = {}
+    for number, (_, results) in enumerate(runs, start=1):
+        for name, record in frontier.tuned(results["variants"]).items():
+            named[f"{name} {number}" if len(runs) > 1 else name] = record
+    panels = frontier.frontier_panels(named, key=key)
+    if not panels:
+        return None
+    legend = [title for title, _ in runs] if len(runs) > 1 else []
+    return Costs(legend, panels, frontier.budget_note(named))
+
+
+def _costs_by_test(titles: Sequence[str], runs: Sequence[Results]) -> list[Costs]:
+    """One picture for the runs that were tested on the same rows; scores on others do not belong beside them."""
+    groups: dict[str, list[tuple[str, Results]]] = {}
+    for number, (title, results) in enumerate(zip(titles, runs, strict=True)):
+        rows = results["task"].get("test_fingerprint") or f"unknown {number}"
+        groups.setdefault(rows, []).append((title, results))
+    drawn = [_costs(group, key=f"costs-{number}") for number, group in enumerate(groups.values(), start=1)]
+    return [costs for costs in drawn if costs is not None]
 
 
 def _differences(results: Results, best: str) -> list[Difference]:

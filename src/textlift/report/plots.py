@@ -8,8 +8,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
+from textlift.report.svg import at, figure, short, tag, text_at
 from textlift.report.wording import clip, display_width, interval, percent, points, visible, whole
 
 MAX_MATRIX_CLASSES = 20
@@ -48,46 +49,6 @@ class Confusion:
     share: float
 
 
-# ---- elements
-
-
-def _tag(name: str, *children: object, **attributes: object) -> Markup:
-    """One element; children and attribute values are escaped unless they are elements themselves."""
-    opening = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items())
-    inner = "".join(escape(child) for child in children)
-    return Markup(f"<{name}{opening}>{inner}</{name}>")  # noqa: S704 (each part is escaped above, or is our own name)
-
-
-def _text(content: str, x: str, y: float, **attributes: object) -> Markup:
-    return _tag("text", content, x=x, y=_short(y), **attributes)
-
-
-def _short(number: float) -> str:
-    return f"{number:.2f}".rstrip("0").rstrip(".")
-
-
-def _at(share: float) -> str:
-    inside = min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0
-    return f"{_short(100 * inside)}%"
-
-
-def _figure(key: str, height: float, *children: object, title: str, description: str, style: str = "") -> Markup:
-    """The outer svg, named and described for those who do not see it; key makes its ids unique on the page."""
-    styled = {"style": style} if style else {}
-    return _tag(
-        "svg",
-        _tag("title", visible(title), id=f"{key}-title"),
-        _tag("desc", description, id=f"{key}-desc"),
-        *children,
-        class_="plot",
-        role="img",
-        aria_labelledby=f"{key}-title {key}-desc",
-        width="100%",
-        height=_short(height),
-        **styled,
-    )
-
-
 # ---- bars with intervals
 
 _BAR_ROW = 46  # px: a line of text, the bar under it, air
@@ -97,7 +58,7 @@ def score_bars(bars: Sequence[Bar], *, key: str, title: str) -> Markup:
     """Horizontal bars from 0 to 100 %, name and value above each, the interval drawn across its end."""
     described = "; ".join(f"{visible(bar.name)} {_value(bar)}" for bar in bars)
     rows = [_bar_row(bar, top=index * _BAR_ROW) for index, bar in enumerate(bars)]
-    return _figure(key, len(bars) * _BAR_ROW, *rows, title=title, description=f"{described}.")
+    return figure(key, len(bars) * _BAR_ROW, *rows, title=title, description=f"{described}.")
 
 
 def _value(bar: Bar) -> str:
@@ -109,32 +70,32 @@ def _bar_row(bar: Bar, *, top: float) -> Markup:
     bounds = interval(bar.low, bar.high)
     middle = top + 27
     parts = [
-        _text(clip(bar.name, 28), "0", top + 14, class_=f"name {bar.tone}"),
+        text_at(clip(bar.name, 28), "0", top + 14, class_=f"name {bar.tone}"),
         _value_text(percent(bar.value), soft=f"{bounds}  ", y=top + 14),
         _level_bar("track", 1.0, y=middle - 5, height=10),
         _level_bar(f"bar {bar.tone}", bar.value, y=middle - 5, height=10),
     ]
     if bounds and bar.low is not None and bar.high is not None:
         parts += _whisker(bar.low, bar.high, middle=middle)
-    return _tag("g", *parts)
+    return tag("g", *parts)
 
 
 def _value_text(value: str, *, soft: str, y: float) -> Markup:
-    parts = (_tag("tspan", soft, class_="soft"), _tag("tspan", value, class_="value"))
-    return _tag("text", *parts, x="100%", y=_short(y), text_anchor="end")
+    parts = (tag("tspan", soft, class_="soft"), tag("tspan", value, class_="value"))
+    return tag("text", *parts, x="100%", y=short(y), text_anchor="end")
 
 
 def _level_bar(class_: str, share: float, *, y: float, height: float) -> Markup:
-    return _tag("rect", class_=class_, x="0", y=_short(y), width=_at(share), height=_short(height))
+    return tag("rect", class_=class_, x="0", y=short(y), width=at(share), height=short(height))
 
 
 def _whisker(low: float, high: float, *, middle: float) -> list[Markup]:
-    span = {"x1": _at(low), "x2": _at(high), "y1": _short(middle), "y2": _short(middle)}
+    span = {"x1": at(low), "x2": at(high), "y1": short(middle), "y2": short(middle)}
     ends = [
-        _tag("line", class_="whisker", x1=_at(x), x2=_at(x), y1=_short(middle - 7), y2=_short(middle + 7))
+        tag("line", class_="whisker", x1=at(x), x2=at(x), y1=short(middle - 7), y2=short(middle + 7))
         for x in (low, high)
     ]
-    return [_tag("line", class_="halo", **span), _tag("line", class_="whisker", **span), *ends]
+    return [tag("line", class_="halo", **span), tag("line", class_="whisker", **span), *ends]
 
 
 _LEFT = 2 * "\N{SINGLE LEFT-POINTING ANGLE QUOTATION MARK}"
@@ -146,17 +107,17 @@ def difference_strip(difference: float, low: float, high: float, *, extent: floa
     reach = extent or 1.0
 
     def place(value: float) -> str:
-        return _at(0.5 + 0.46 * min(max(value / reach, -1.0), 1.0))
+        return at(0.5 + 0.46 * min(max(value / reach, -1.0), 1.0))
 
     clear = "clear" if low > 0 or high < 0 else "open"
     arrow = _RIGHT if difference > 0 else _LEFT
     is_beyond = abs(difference) > reach
-    beyond = _text(arrow, place(difference), 15, class_="beyond", text_anchor="middle") if is_beyond else ""
-    return _tag(
+    beyond = text_at(arrow, place(difference), 15, class_="beyond", text_anchor="middle") if is_beyond else ""
+    return tag(
         "svg",
-        _tag("line", class_="zero", x1="50%", x2="50%", y1="0", y2="20"),
-        _tag("line", class_=f"strip {clear}", x1=place(low), x2=place(high), y1="10", y2="10"),
-        beyond or _tag("circle", class_=f"strip {clear}", cx=place(difference), cy="10", r="3.5"),
+        tag("line", class_="zero", x1="50%", x2="50%", y1="0", y2="20"),
+        tag("line", class_=f"strip {clear}", x1=place(low), x2=place(high), y1="10", y2="10"),
+        beyond or tag("circle", class_=f"strip {clear}", cx=place(difference), cy="10", r="3.5"),
         class_="plot strip",
         aria_hidden="true",
         width="100%",
@@ -212,7 +173,7 @@ def learning_curves(
         return _CURVE_LEFT + (1 - _CURVE_LEFT) * point[0] / last, 1 - (point[1] - low) / span
 
     drawn = [_line([place(p) for p in line], class_=f"curve c{i % 8}") for i, line in enumerate(lines.values())]
-    canvas = _tag(
+    canvas = tag(
         "svg", *drawn, x="0", y=str(_CURVE_TOP), width="100%", height=str(_CURVE_HEIGHT), viewBox="0 0 1000 1000",
         preserveAspectRatio="none", overflow="visible",
     )  # fmt: skip
@@ -225,7 +186,7 @@ def learning_curves(
     )
     axes = _axes(levels, last=last, as_percent=as_percent)
     height = _CURVE_TOP + _CURVE_HEIGHT + 26
-    return _figure(key, height, axes, canvas, mark, title=title, description=f"{described}.")
+    return figure(key, height, axes, canvas, mark, title=title, description=f"{described}.")
 
 
 def _level(value: float, as_percent: bool) -> str:
@@ -236,9 +197,9 @@ def _line(places: Sequence[Point], *, class_: str) -> Markup:
     # A line of length zero with round ends shows as a dot: one point is seen too.
     is_single = len(places) == 1
     shown = [*places, *places] if is_single else places
-    corners = " ".join(f"{_short(1000 * x)},{_short(1000 * y)}" for x, y in shown)
+    corners = " ".join(f"{short(1000 * x)},{short(1000 * y)}" for x, y in shown)
     kind = f"{class_} single" if is_single else class_
-    return _tag("polyline", class_=kind, points=corners, vector_effect="non-scaling-stroke")
+    return tag("polyline", class_=kind, points=corners, vector_effect="non-scaling-stroke")
 
 
 def _axes(levels: Sequence[float], *, last: float, as_percent: bool) -> Markup:
@@ -247,14 +208,14 @@ def _axes(levels: Sequence[float], *, last: float, as_percent: bool) -> Markup:
     for level in levels:
         y = _CURVE_TOP + _CURVE_HEIGHT * (1 - (level - levels[0]) / (levels[-1] - levels[0]))
         shown = f"{100 * level:g} %" if as_percent else f"{level:.{digits}f}"
-        parts.append(_tag("line", class_="grid", x1=_at(_CURVE_LEFT), x2="100%", y1=_short(y), y2=_short(y)))
-        parts.append(_text(shown, "0", y + 4, class_="tick"))
+        parts.append(tag("line", class_="grid", x1=at(_CURVE_LEFT), x2="100%", y1=short(y), y2=short(y)))
+        parts.append(text_at(shown, "0", y + 4, class_="tick"))
     bottom = _CURVE_TOP + _CURVE_HEIGHT + 18
-    parts.append(_text("step 0", _at(_CURVE_LEFT), bottom, class_="tick"))
+    parts.append(text_at("step 0", at(_CURVE_LEFT), bottom, class_="tick"))
     if last >= 2:
-        parts.append(_text(whole(last / 2), _at((1 + _CURVE_LEFT) / 2), bottom, class_="tick", text_anchor="middle"))
-    parts.append(_text(whole(last), "100%", bottom, class_="tick", text_anchor="end"))
-    return _tag("g", *parts)
+        parts.append(text_at(whole(last / 2), at((1 + _CURVE_LEFT) / 2), bottom, class_="tick", text_anchor="middle"))
+    parts.append(text_at(whole(last), "100%", bottom, class_="tick", text_anchor="end"))
+    return tag("g", *parts)
 
 
 def _mark(line: Sequence[Point], *, place: Callable[[Point], Point]) -> Markup:
@@ -262,17 +223,17 @@ def _mark(line: Sequence[Point], *, place: Callable[[Point], Point]) -> Markup:
     x, y = place(best)
     top = _CURVE_TOP + _CURVE_HEIGHT * y
     anchor = "end" if x > 0.8 else "start" if x < 0.25 else "middle"
-    return _tag(
+    return tag(
         "g",
-        _tag("circle", class_="dot", cx=_at(x), cy=_short(top), r="4"),
-        _text(percent(best[1]), _at(x), top - 10, class_="value halo", text_anchor=anchor),
+        tag("circle", class_="dot", cx=at(x), cy=short(top), r="4"),
+        text_at(percent(best[1]), at(x), top - 10, class_="value halo", text_anchor=anchor),
     )
 
 
 def curve_key(index: int) -> Markup:
     """The sample of line for entry index of a legend."""
-    sample = _tag("line", class_=f"curve c{index % 8}", x1="1", x2="27", y1="6", y2="6")
-    return _tag("svg", sample, class_="key", aria_hidden="true", width="28", height="12")
+    sample = tag("line", class_=f"curve c{index % 8}", x1="1", x2="27", y1="6", y2="6")
+    return tag("svg", sample, class_="key", aria_hidden="true", width="28", height="12")
 
 
 # ---- confusion
@@ -286,15 +247,15 @@ def confusion_matrix(counts: Sequence[Sequence[int]], label_names: Sequence[str]
     least = 16 + 7.4 * longest + 40 * n_classes  # px: room for the row names and every count
     left = (16 + 7.4 * longest) / least  # share of the width that row names take
     head, row_height = 36 + 5 * longest, 36
-    parts = [_text("true", "0", head - 10, class_="tick"), _text("predicted", _at(left), 12, class_="tick")]
+    parts = [text_at("true", "0", head - 10, class_="tick"), text_at("predicted", at(left), 12, class_="tick")]
     cell = (1 - left) / n_classes
     for index, name in enumerate(names):
         middle = head + row_height * (index + 0.62)
-        parts.append(_text(name, "0", middle, class_="name"))
+        parts.append(text_at(name, "0", middle, class_="name"))
         # Its own svg puts the origin on a percentage, around which the name can be turned.
-        turned = _text(name, "0", 0, class_="name", transform="rotate(-40)")
+        turned = text_at(name, "0", 0, class_="name", transform="rotate(-40)")
         parts.append(
-            _tag("svg", turned, x=_at(left + cell * (index + 0.4)), y=_short(head - 8), width="1", height="1",
+            tag("svg", turned, x=at(left + cell * (index + 0.4)), y=short(head - 8), width="1", height="1",
                  overflow="visible")
         )  # fmt: skip
     for row, row_counts in enumerate(counts):
@@ -302,18 +263,18 @@ def confusion_matrix(counts: Sequence[Sequence[int]], label_names: Sequence[str]
             share = count / (sum(row_counts) or 1)
             x, y = left + cell * column, head + row_height * row
             parts.append(
-                _tag("rect", class_="cell", x=_at(x), y=_short(y), width=_at(cell), height=str(row_height),
+                tag("rect", class_="cell", x=at(x), y=short(y), width=at(cell), height=str(row_height),
                      style=f"--share:{share:.3f}")
             )  # fmt: skip
             kind = "right" if row == column else "none" if count == 0 else "wrong"
             middle = y + row_height * 0.62
-            parts.append(_text(whole(count), _at(x + cell / 2), middle, class_=f"count {kind}", text_anchor="middle"))
+            parts.append(text_at(whole(count), at(x + cell / 2), middle, class_=f"count {kind}", text_anchor="middle"))
     right = sum(counts[index][index] for index in range(n_classes))
     total = sum(map(sum, counts))
     described = f"{whole(right)} of {whole(total)} rows on the diagonal. " + _described(counts, label_names)
     overhang = max(round(5.8 * display_width(names[-1])) - 20, 0)  # px that the last turned name juts out
     width = f"padding-right:{overhang}px;min-width:{least + overhang:.0f}px;max-width:{190 + 66 * n_classes}px"
-    return _figure(key, head + row_height * n_classes + 2, *parts, title=title, description=described, style=width)
+    return figure(key, head + row_height * n_classes + 2, *parts, title=title, description=described, style=width)
 
 
 def _described(counts: Sequence[Sequence[int]], label_names: Sequence[str]) -> str:
@@ -348,15 +309,15 @@ def class_bars(bars: Sequence[ClassBar], *, key: str, title: str) -> Markup:
         + (f" (baseline {percent(bar.baseline)})" if bar.baseline is not None else "")
         for bar in bars
     )
-    return _figure(key, len(bars) * _CLASS_ROW, *rows, title=title, description=f"{described}.")
+    return figure(key, len(bars) * _CLASS_ROW, *rows, title=title, description=f"{described}.")
 
 
 def _class_row(bar: ClassBar, *, top: float) -> Markup:
     gain = "" if bar.baseline is None else f"{points(bar.tuned - bar.baseline)}  "
     baseline = "" if bar.baseline is None else _level_bar("bar baseline", bar.baseline, y=top + 29, height=5)
-    return _tag(
+    return tag(
         "g",
-        _text(clip(bar.name, 28), "0", top + 14, class_="name"),
+        text_at(clip(bar.name, 28), "0", top + 14, class_="name"),
         _value_text(percent(bar.tuned), soft=gain, y=top + 14),
         _level_bar("track", 1.0, y=top + 21, height=13),
         _level_bar("bar tuned", bar.tuned, y=top + 21, height=8),

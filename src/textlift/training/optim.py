@@ -1,6 +1,6 @@
 """AdamW over the weights that train, and the learning rate of each step."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import nn
@@ -38,11 +38,26 @@ def make_optimizer(
     return torch.optim.AdamW(settled, lr=learning_rate, fused=True)
 
 
-def make_schedule(optimizer: torch.optim.Optimizer, *, total_steps: int, warmup_ratio: float) -> LambdaLR:
-    """Linear warm-up over a share of all steps, then linear decay that ends at zero after the last."""
+def make_schedule(
+    optimizer: torch.optim.Optimizer,
+    *,
+    total_steps: int,
+    warmup_ratio: float,
+    time_used: Callable[[], float] | None = None,
+) -> LambdaLR:
+    """Linear warm-up over a share of all steps, then linear decay that ends at zero after the last.
+
+    Args:
+        optimizer: Of the weights that train.
+        total_steps: Planned.
+        warmup_ratio: Share of the steps in which the rate rises.
+        time_used: Share of a limit of time that is used up; where it is ahead of the steps, the rate follows it.
+    """
     warmup = round(total_steps * warmup_ratio)
 
     def share(done: int) -> float:
+        if time_used is not None:
+            done = max(done, min(total_steps, round(time_used() * total_steps)))
         if done < warmup:
             return (done + 1) / (warmup + 1)
         return max(0.0, (total_steps - done) / max(1, total_steps - warmup))

@@ -101,14 +101,19 @@ class TrainingSession:
         self.hooks = hooks or Hooks()
         self.progress = Progress()
         self.steps_per_epoch = math.ceil(len(train.tokens) / settings.batch_size)
-        self.total_steps = planned_steps(settings, n_rows=len(train.tokens))
+        self.total_steps = planned_steps(settings, train.tokens.lengths, seed=seed)
         self.optimizer = make_optimizer(
             self.classifier.named_parameters(),
             learning_rate=learning_rate,
             weight_decay=settings.weight_decay,
             ratios=self.hooks.ratios,
         )
-        self.schedule = make_schedule(self.optimizer, total_steps=self.total_steps, warmup_ratio=settings.warmup_ratio)
+        self.schedule = make_schedule(
+            self.optimizer,
+            total_steps=self.total_steps,
+            warmup_ratio=settings.warmup_ratio,
+            time_used=None if settings.max_seconds is None else self._time_used,
+        )
         self.best: dict[str, torch.Tensor] = {}
 
     def run(self) -> Iterator[TrainStep | Measurement]:
@@ -142,7 +147,7 @@ class TrainingSession:
             self.progress.useful_tokens += step.useful_tokens
             self._remember(step)
             yield step
-            if step.number in due:
+            if step.number in due or self._time_used() >= 1:
                 yield self._measure()
         self.restore_best()
 
@@ -157,10 +162,23 @@ class TrainingSession:
                 for name, weight in self.trained_weights().items():
                     weight.copy_(self.best[name])
 
-    def _is_over(self) -> bool:
+    @property
+    def end_reason(self) -> str:
+        """Why training ends before its planned steps; empty where it does not."""
         patience = self.settings.patience
-        exhausted = patience is not None and self.progress.without_gain >= patience
-        return self.progress.step >= self.total_steps or exhausted
+        if self.progress.step >= self.total_steps:
+            return ""
+        if patience is not None and self.progress.without_gain >= patience:
+            return f"{self.progress.without_gain} measurements without gain"
+        return f"max_seconds {self.settings.max_seconds:g} is used up" if self._time_used() >= 1 else ""
+
+    def _is_over(self) -> bool:
+        return self.progress.step >= self.total_steps or bool(self.end_reason)
+
+    def _time_used(self) -> float:
+        """Share of the limit of time that is used up; 0 where there is none."""
+        limit = self.settings.max_seconds
+        return 0.0 if limit is None else self.progress.seconds / limit
 
     def _measured_steps(self) -> set[int]:
         interval = self.steps_per_epoch / self.settings.evaluations_per_epoch
@@ -170,13 +188,7 @@ class TrainingSession:
     def _groups(self) -> Iterator[Sequence[Batch]]:
         done = self.progress.step
         for epoch in range(done // self.steps_per_epoch, self.settings.epochs):
-            batches = epoch_batches(
-                self.train.tokens.lengths,
-                batch_size=self.settings.batch_size,
-                seed=self.seed,
-                epoch=epoch,
-                group_by_length=self.settings.group_by_length,
-            )
+            batches = _epoch(self.settings, self.train.tokens.lengths, seed=self.seed, epoch=epoch)
             first = done - epoch * self.steps_per_epoch if epoch == done // self.steps_per_epoch else 0
             for indices in batches[first:]:
                 yield self._micro_batches(indices)
@@ -229,10 +241,32 @@ class TrainingSession:
         return round(self.progress.step / self.steps_per_epoch, 4)
 
 
-def planned_steps(settings: TrainingSection, *, n_rows: int) -> int:
-    """Optimizer steps of a training that does not end early."""
-    planned = math.ceil(n_rows / settings.batch_size) * settings.epochs
-    return min(planned, settings.max_steps or planned)
+def planned_steps(settings: TrainingSection, lengths: np.ndarray, *, seed: int) -> int:
+    """Optimizer steps of a training that does not end early: all of its epochs, max_steps, or what max_tokens holds.
+
+    Args:
+        settings: Of the recipe.
+        lengths: Tokens of each training text, (N,).
+        seed: Of the run; the order of the rows, and so the tokens of each step, come from it.
+    """
+    of_an_epoch = math.ceil(len(lengths) / settings.batch_size)
+    planned = min(of_an_epoch * settings.epochs, settings.max_steps or of_an_epoch * settings.epochs)
+    if settings.max_tokens is None:
+        return planned
+    epochs, left = divmod(settings.max_tokens, int(lengths.sum()))
+    batches = _epoch(settings, lengths, seed=seed, epoch=epochs)
+    used = np.cumsum([int(lengths[indices].sum()) for indices in batches])
+    return min(planned, max(1, epochs * of_an_epoch + int((used <= left).sum())))
+
+
+def _epoch(settings: TrainingSection, lengths: np.ndarray, *, seed: int, epoch: int) -> list[np.ndarray]:
+    return epoch_batches(
+        lengths,
+        batch_size=settings.batch_size,
+        seed=seed,
+        epoch=epoch,
+        group_by_length=settings.group_by_length,
+    )
 
 
 def affordable_evaluations(asked: int, *, train_tokens: int, validation_tokens: int) -> int:

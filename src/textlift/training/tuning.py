@@ -6,7 +6,9 @@ from typing import Any
 from textlift.methods.base import Method, MethodOptions, Parts
 from textlift.models.classifier import Classifier
 from textlift.models.families import locate
+from textlift.models.quantized import quantization_of, weight_count
 from textlift.runtime import quiet_libraries
+from textlift.training.capability import precision_of, require_capability
 from textlift.training.session import Hooks
 
 
@@ -28,7 +30,11 @@ def apply_method(
         method: Of the method table.
         options: The method's.
         total_steps: Optimizer steps that are planned, for methods with a schedule of their own.
+
+    Raises:
+        RecipeError: The method cannot work on the classifier's architecture, or in its precision.
     """
+    require_capability(method, classifier.family, precision_of(quantization_of(classifier.model)))
     parts = parts_of(classifier, total_steps=total_steps)
     for parameter in classifier.parameters():
         parameter.requires_grad_(False)
@@ -73,6 +79,6 @@ def count_parameters(classifier: Classifier) -> ParameterCounts:
     for name, parameter in classifier.named_parameters():
         if ".original_module." in name:
             continue
-        total += parameter.numel()
+        total += weight_count(parameter)
         trained += parameter.numel() if parameter.requires_grad else 0
     return ParameterCounts(trained, total)

@@ -1,6 +1,6 @@
 """From what a user typed to one resolved recipe. Loads nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from textlift.methods.registry import METHODS, applicable_options, check_methods
 from textlift.recipe import Recipe, apply_overrides, parse_recipe, read_recipe, recipe_names, recipe_path
 
 MERGED = "merged"
+BASELINES: tuple[str, ...] = Recipe.model_fields["baselines"].default
+DEFAULT_METHOD: str = Recipe.model_fields["method"].default["name"]
 DATA_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 
 
@@ -23,6 +25,7 @@ class Request:
         validation: File of the validation rows.
         test: File of the test rows.
         model: Base model.
+        method: In place of the recipe's own method.
         methods: Variants to train, by method or by name in the recipe.
         overrides: `key.path=value` entries.
         values: Recipe values by dotted key.
@@ -33,6 +36,7 @@ class Request:
     validation: str | None = None
     test: str | None = None
     model: str | None = None
+    method: str | None = None
     methods: Sequence[str] = ()
     overrides: Sequence[str] = ()
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -54,11 +58,17 @@ def resolve(request: Request) -> Recipe:
             given["model.revision"] = None
     for key, value in given.items():
         _set(values, key, value)
+    if request.method is not None and request.methods:
+        raise UsageError("--method names one method and --methods several; pass one of them.")
+    if request.method is not None:
+        values = _with_method(values, request.method)
     values = apply_overrides(values, request.overrides)
     if request.methods:
         values = _with_methods(values, request.methods)
+        _require_use(request.overrides, values["variants"])
     recipe = parse_recipe(values, source=str(values.get("name", "recipe")))
     check_methods(recipe)
+    _require_mergeable(recipe)
     return recipe
 
 
@@ -139,18 +149,61 @@ def _split_of(path: str) -> str:
     return str(found.pop())
 
 
+def variant_name(method: str, taken: Iterable[str] = ()) -> str:
+    """What a variant of a method is called: as the method, unless a baseline or another variant is."""
+    return f"{method}-tuned" if method in BASELINES or method in taken else method
+
+
+def _with_method(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """Another method in place of the recipe's own, with those of its options that the new one has.
+
+    Of the variants that take the recipe's method, the one called after it is called after the new one; what was merged
+    from them stays where the new method merges.
+    """
+    if name not in METHODS:
+        raise RecipeError(f"--method must be one of {', '.join(METHODS)}; found {name!r}.{nearest(name, METHODS)}")
+    before = dict(values.get("method") or {})
+    old = str(before.pop("name", DEFAULT_METHOD))
+    variants = values.get("variants") or {old: {}, MERGED: {"merge_of": old}}
+    names = {key: key for key, variant in variants.items() if _takes_the_recipes_method(variant)}
+    if old in names:
+        names[old] = variant_name(name, set(variants) - {old})
+    chosen: dict[str, Any] = {}
+    for key, variant in variants.items():
+        origin = variant.get("merge_of")
+        if key in names:
+            own = {"method": applicable_options(name, variant.get("method") or {})}
+            chosen[names[key]] = _described({**variant, **own}, name, names[key])
+        elif origin not in names:
+            chosen[key] = variant
+        elif METHODS[name].mergeable:
+            chosen[key] = {**variant, "merge_of": names[origin]}
+    return {**values, "method": {"name": name, **applicable_options(name, before)}, "variants": chosen}
+
+
+def _takes_the_recipes_method(variant: Mapping[str, Any]) -> bool:
+    return variant.get("merge_of") is None and "name" not in (variant.get("method") or {})
+
+
+def _described(variant: Mapping[str, Any], method: str, name: str) -> dict[str, Any]:
+    """The variant with a word on why it is not called as its method, where it is not."""
+    if name == method or name != variant_name(method) or variant.get("description"):
+        return dict(variant)
+    return {**variant, "description": f"{METHODS[method].summary} Called {name}, because {method} is a baseline."}
+
+
 def _with_methods(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Only the named variants: those of the recipe by their name, methods of the table, and `merged`."""
     known = dict(values.get("variants") or {})
     shared = dict(values.get("method") or {})
+    own = {key: value for key, value in shared.items() if key != "name"}
     chosen: dict[str, Any] = {}
     for name in names:
         if name in known and known[name].get("merge_of") is None:
             chosen[name] = known[name]
         elif name in METHODS:
-            chosen[name] = {
-                "method": {"name": name, **applicable_options(name, {k: v for k, v in shared.items() if k != "name"})}
-            }
+            method = {"name": name, **applicable_options(name, own)}
+            chosen[variant_name(name)] = _described({"method": method}, name, variant_name(name))
         elif name != MERGED:
             names_known = [*known, *METHODS, MERGED]
             raise RecipeError(
@@ -165,6 +218,33 @@ def _with_methods(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any
             )
         chosen[MERGED] = {"merge_of": origin}
     return {**values, "variants": chosen}
+
+
+def _require_use(overrides: Sequence[str], variants: Mapping[str, Any]) -> None:
+    """Refuse a shared option that none of the chosen methods has: it would be lost without a word."""
+    methods = [
+        str((one.get("method") or {}).get("name", "")) for one in variants.values() if one.get("merge_of") is None
+    ]
+    if "" in methods:  # a variant of the recipe takes all of the recipe's method
+        return
+    known = [name for method in methods if method in METHODS for name in METHODS[method].options.model_fields]
+    for override in overrides:
+        key, _, option = override.partition("=")[0].strip().partition(".")
+        if key == "method" and option != "name" and option not in known:
+            raise RecipeError(
+                f"--set {override}: must be an option of one of the methods {', '.join(methods)}; none has it."
+                f"{nearest(option, known)}"
+            )
+
+
+def _require_mergeable(recipe: Recipe) -> None:
+    """Refuse to fold in what cannot be folded in."""
+    for variant in recipe.settled_variants():
+        if variant.merge_of is not None and not METHODS[variant.method].mergeable:
+            raise RecipeError(
+                f"variants.{variant.name} must be folded from a method that merges; {variant.method} does not."
+                f"\nLeave the variant out; --method {variant.method} does that by itself."
+            )
 
 
 def _mergeable(variant: Mapping[str, Any], shared: Mapping[str, Any]) -> bool:

@@ -10,13 +10,18 @@ import numpy as np
 
 from textlift.data import Dataset, Finding, find_problems, length_findings, prepare_splits, raise_errors, read_dataset
 from textlift.data.batching import TokenizedTexts, token_counts, tokenize
-from textlift.errors import ModelError, safe_for_terminal
+from textlift.errors import ModelError, RecipeError, safe_for_terminal
 from textlift.inference import Predictor
+from textlift.methods.prompt import positions_taken
+from textlift.methods.registry import METHODS, method_of, quantization_of
 from textlift.models.classifier import Classifier, padding_shift
 from textlift.models.loading import BaseModel, build_classifier, choose_max_length, open_base
+from textlift.models.quantized import require_quantizable
+from textlift.models.sources import read_model_type
 from textlift.progress import Progress
-from textlift.recipe import Recipe
+from textlift.recipe import Quantization, Recipe
 from textlift.runtime import Runtime, choose_runtime
+from textlift.training.capability import capability, precision_of, require_capability
 from textlift.training.session import Examples
 
 _PADDING_TOLERANCE = 1e-3
@@ -51,9 +56,19 @@ class Job:
         """Tokens and label ids of a split."""
         return Examples(self.tokens[split], self.labels[split])
 
-    def fresh_predictor(self) -> Predictor:
-        """The base model with the head that the seed draws, on the device, proved indifferent to padding."""
-        classifier = build_classifier(self.base, self.dataset.label_names, seed=self.recipe.seed)
+    def fresh_predictor(self, quantization: Quantization | None = None) -> Predictor:
+        """The base model with the head that the seed draws, on the device, proved indifferent to padding.
+
+        Args:
+            quantization: In place of the recipe's.
+        """
+        classifier = build_classifier(
+            self.base,
+            self.dataset.label_names,
+            seed=self.recipe.seed,
+            quantization=quantization or self.recipe.model.quantization,
+            linear_kernel=self.runtime.linear_kernel,
+        )
         classifier.requires_grad_(False)
         require_padding_indifference(classifier, self.base, self.tokens["train"])
         classifier.to(self.runtime.device)
@@ -80,6 +95,7 @@ def prepare(recipe: Recipe, progress: Progress, *, linear_kernel: str | None = N
         threads=recipe.runtime.threads,
         linear_kernel=linear_kernel or recipe.runtime.linear_kernel,
     )
+    require_possible(recipe, runtime)
     dataset, findings = read_and_check(recipe, progress)
     job = build_job(recipe, dataset, findings, runtime=runtime, progress=progress)
     raise_errors(job.findings)
@@ -94,12 +110,18 @@ def build_job(
     Raises:
         TextliftError: The base model cannot be had or used (see `textlift.errors`).
     """
+    require_possible(recipe, runtime)
     base = open_base(recipe.model.name, revision=recipe.model.revision, pooling=recipe.model.pooling)
-    for reason in (*base.reasons, *runtime.reasons):
+    untested = {
+        capability(METHODS[one.method], base.model_type, precision_of(quantization_of(one))).reason
+        for one in recipe.settled_variants()
+    } - {""}
+    for reason in (*untested, *base.reasons, *runtime.reasons):
         progress.say(f"  {reason}")
     counts = {split: token_counts(base.tokenizer, rows.texts) for split, rows in dataset.splits.items()}
     max_length, why_length = choose_max_length(base, counts["train"].tolist(), recipe.model.max_length)
     progress.say(f"  {why_length}")
+    require_room(recipe, base, max_length)
     cut = length_findings(counts, max_length, chosen_by_user=recipe.model.max_length != "auto")
     for finding in cut:
         if finding.severity != "error":  # errors are told by whoever stops for them
@@ -109,6 +131,44 @@ def build_job(
     }
     labels = {split: dataset.label_ids(split) for split in dataset.splits}
     return Job(recipe, dataset, (*findings, *cut), base, runtime, max_length, why_length, tokens, labels)
+
+
+def require_possible(recipe: Recipe, runtime: Runtime) -> None:
+    """Refuse a method that cannot work on the base model or in its precision, before any weight is fetched.
+
+    The configuration of the base model is read only where a method could be refused by it.
+
+    Raises:
+        RecipeError: One cannot; the reason and the nearest that works are told.
+        MissingExtraError: A package for a quantized base is not installed.
+        TextliftError: The configuration cannot be had (see `textlift.errors`).
+    """
+    variants = recipe.settled_variants()
+    family = ""
+    if any(METHODS[variant.method].needs for variant in variants):
+        family = read_model_type(recipe.model.name, recipe.model.revision)
+    require_quantizable(recipe.model.quantization, device=runtime.device)
+    for variant in variants:
+        quantization = quantization_of(variant)
+        require_capability(METHODS[variant.method], family, precision_of(quantization))
+        require_quantizable(quantization, device=runtime.device)
+
+
+def require_room(recipe: Recipe, base: BaseModel, max_length: int) -> None:
+    """Refuse a method whose virtual tokens do not fit before the longest text.
+
+    Raises:
+        RecipeError: They do not, for the positions of the model.
+    """
+    for variant in recipe.settled_variants():
+        taken = positions_taken(method_of(variant)[1])
+        if base.positions and taken and taken + max_length > base.positions:
+            room = base.positions - taken
+            advice = f"--set model.max_length={room}" if room >= 16 else "fewer virtual tokens"
+            raise RecipeError(
+                f"variant {variant.name}: virtual tokens and text must fit into the {base.positions} positions of "
+                f"{base.folder.name}; found {taken} and {max_length} tokens.\nPass {advice}."
+            )
 
 
 def read_and_check(recipe: Recipe, progress: Progress) -> tuple[Dataset, list[Finding]]:

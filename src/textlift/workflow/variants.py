@@ -1,21 +1,24 @@
 """The variants of a run: tuned ones, trained and saved; merged ones, made from a saved adapter."""
 
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from textlift.evaluation.verdict import one_class_warning
 from textlift.export.card import model_card
 from textlift.export.loading import attach_adapter, merge
 from textlift.export.proof import prove_saved
 from textlift.export.saving import save_adapter, save_model, settings_of
 from textlift.inference import Predictor
 from textlift.methods.base import Method, MethodOptions, learning_rate_warning, peak_learning_rate
-from textlift.methods.registry import method_of
+from textlift.methods.registry import method_of, quantization_of
+from textlift.models.quantized import BaseBytes, base_bytes
 from textlift.progress import Progress
-from textlift.recipe import TrainingSection, Variant
+from textlift.recipe import Quantization, TrainingSection, Variant
 from textlift.runs import RunDirectory
 from textlift.runtime import PeakMemory, set_seed
 from textlift.training.checkpoint import restore_latest, save_checkpoint
@@ -24,6 +27,7 @@ from textlift.training.session import Measurement, TrainingSession, affordable_e
 from textlift.training.tuning import ParameterCounts, apply_method, count_parameters, hooks_of
 from textlift.workflow.baselines import FrozenPass
 from textlift.workflow.measuring import MEASURED, Measured, forward_split, measure
+from textlift.workflow.merging import cost_warning, merge_cost
 from textlift.workflow.preparation import Job
 
 PROOF_TEXTS = 200
@@ -38,6 +42,8 @@ class Tuning:
     options: MethodOptions
     counts: ParameterCounts
     learning_rate: float
+    quantization: Quantization
+    base_bytes: BaseBytes
 
 
 def start_tuning(job: Job, variant: Variant, frozen: FrozenPass, *, progress: Progress) -> Tuning:
@@ -48,18 +54,22 @@ def start_tuning(job: Job, variant: Variant, frozen: FrozenPass, *, progress: Pr
         ModelError: The base model cannot be used.
     """
     method, options = method_of(variant)
-    predictor = job.fresh_predictor()
+    quantization = quantization_of(variant)
+    predictor = job.fresh_predictor(quantization)
+    held = base_bytes(predictor.classifier.model)
     if variant.training.head_start == "probe":
         head, _ = frozen.probe
         predictor.classifier.set_head(head.weight, head.bias)
     set_seed(job.recipe.seed)
-    steps = planned_steps(variant.training, n_rows=len(job.tokens["train"]))
+    steps = planned_steps(variant.training, job.tokens["train"].lengths, seed=job.recipe.seed)
     counts = apply_method(predictor.classifier, method, options, total_steps=steps)
     predictor.classifier.to(job.runtime.device)
     rate, why = peak_learning_rate(method, hidden_size=job.base.hidden_size)
     if variant.training.learning_rate is not None:
         rate, why = variant.training.learning_rate, f"learning_rate {variant.training.learning_rate:g}: as asked"
     progress.say(f"variant {variant.name}: {method.name}, {_told(counts)}; {why}")
+    if quantization != "none":
+        progress.say(f"  base in {quantization}: {_told_bytes(held)}; products in {job.runtime.precision}")
     warning = learning_rate_warning(method, rate, hidden_size=job.base.hidden_size)
     if warning:
         progress.say(f"  warning: {warning}")
@@ -74,7 +84,7 @@ def start_tuning(job: Job, variant: Variant, frozen: FrozenPass, *, progress: Pr
         base_dropout=variant.training.frozen_dropout or not method.saves_adapter,
         hooks=hooks_of(predictor.classifier, method, options),
     )
-    return Tuning(session, method, options, counts, rate)
+    return Tuning(session, method, options, counts, rate, quantization, held)
 
 
 def follow(session: TrainingSession, name: str, progress: Progress) -> Iterator[Measurement]:
@@ -90,8 +100,8 @@ def follow(session: TrainingSession, name: str, progress: Progress) -> Iterator[
                     f"log loss {event.log_loss:.4f}{mark}"
                 )
                 yield event
-    if session.progress.step < session.total_steps:
-        progress.say(f"  stopped early: {session.progress.without_gain} measurements without gain")
+    if session.end_reason:
+        progress.say(f"  stopped early: {session.end_reason}")
 
 
 def tune(job: Job, variant: Variant, *, run: RunDirectory, frozen: FrozenPass, progress: Progress) -> Measured:
@@ -120,22 +130,31 @@ def tune(job: Job, variant: Variant, *, run: RunDirectory, frozen: FrozenPass, p
         trained_parameters=counts.trained,
         total_parameters=counts.total,
         train_seconds=session.progress.seconds,
+        useful_tokens=session.progress.useful_tokens,
         useful_tokens_per_second=session.progress.useful_tokens / max(session.progress.seconds, 1e-9),
         peak_memory_bytes=memory.bytes(),
+        base_weight_bytes=asdict(tuning.base_bytes),
         samples_per_second=passes["test"].samples_per_second,
         settings={
             **tuning.options.model_dump(mode="json"),
             **session.settings.model_dump(mode="json"),
+            "quantization": tuning.quantization,
             "learning_rate": tuning.learning_rate,
             "steps": session.progress.step,
             "best_step": session.progress.best_step,
         },
     )
+    told = one_class_warning(variant.name, measured.record)
+    if told:
+        progress.say(f"  warning: {told}")
+    measured.record["warnings"] = [told] if told else []
     return _save(measured, predictor, job=job, run=run, progress=progress, saves_adapter=method.saves_adapter)
 
 
 def merged(job: Job, variant: Variant, *, run: RunDirectory, origin: Measured, progress: Progress) -> Measured:
     """Fold a saved adapter into a freshly loaded base, measure it again, and tell the largest logit difference.
+
+    The base is in full precision, whatever the adapter was trained on; see `merging`.
 
     Raises:
         ModelError: The merged folder, loaded by plain libraries, does not give the merged logits.
@@ -147,6 +166,7 @@ def merged(job: Job, variant: Variant, *, run: RunDirectory, origin: Measured, p
     largest = max(float(np.abs(logits[split] - origin.logits[split]).max()) for split in MEASURED)
     changed = int((logits["test"].argmax(axis=1) != origin.logits["test"].argmax(axis=1)).sum())
     progress.say(f"  largest logit difference to {origin.name}: {largest:.2g}; {changed} predictions on test differ")
+    facts = _cost_of_merging(job, variant, origin=origin, logits=logits, progress=progress)
     folder = run.path / ".merged-proof"
     try:
         settings = settings_of(
@@ -170,15 +190,30 @@ def merged(job: Job, variant: Variant, *, run: RunDirectory, origin: Measured, p
         changed_predictions=changed,
         merged_from=origin.name,
         proof=proof,
+        **facts,
     )
+
+
+def _cost_of_merging(
+    job: Job, variant: Variant, *, origin: Measured, logits: Mapping[str, np.ndarray], progress: Progress
+) -> dict[str, Any]:
+    """What the record of a merged variant says where its origin was trained on a quantized base; else nothing."""
+    if origin.record.get("settings", {}).get("quantization", "none") == "none":
+        return {}
+    cost = merge_cost(job.labels["validation"], origin.logits["validation"], logits["validation"])
+    progress.say(f"  into the base in full precision: {cost}")
+    warning = cost_warning(variant.name, origin.name, cost, force=variant.force)
+    if warning:
+        progress.say(f"  warning: {warning}")
+    return {"merge_cost": cost.to_dict(), "forced": variant.force, "warnings": [warning] if warning else []}
 
 
 MERGED_METHOD = "merged"
 
 
 def merged_predictor(job: Job, adapter: Path) -> Predictor:
-    """A fresh base with the adapter of a folder folded in."""
-    predictor = job.fresh_predictor()
+    """A fresh base in full precision with the adapter of a folder folded in."""
+    predictor = job.fresh_predictor("none")
     predictor.classifier.to("cpu")  # folding is exact in fp32 on the CPU, whatever the device
     attach_adapter(predictor.classifier, adapter)
     merge(predictor)
@@ -244,6 +279,12 @@ def _affordable(settings: TrainingSection, job: Job, progress: Progress) -> Trai
     if count < asked:
         progress.say(f"  {count} measurements an epoch in place of {asked}: validation is large beside train")
     return settings.model_copy(update={"evaluations_per_epoch": count})
+
+
+def _told_bytes(held: BaseBytes) -> str:
+    parts = {"linear layers": held.quantized, "embeddings": held.embeddings, "the rest": held.other}
+    sizes = ", ".join(f"{name} {count / 1e6:,.1f} MB" for name, count in parts.items())
+    return f"its weights take {held.share:.0%} of fp32 ({sizes})"
 
 
 def _told(counts: ParameterCounts) -> str:

@@ -35,6 +35,7 @@ from textlift.export.loading import load_variant, merge
 from textlift.export.proof import prove_saved
 from textlift.export.saving import SavedSettings, read_settings, save_model, settings_of
 from textlift.inference import Prediction, Predictor
+from textlift.methods.registry import METHODS
 from textlift.models.loading import choose_max_length, open_base
 from textlift.progress import Progress
 from textlift.recipe import DataSection, Recipe
@@ -42,6 +43,7 @@ from textlift.report.html import render_comparison_html
 from textlift.report.table import comparison_markdown, comparison_text, html_fragment
 from textlift.runs import RunDirectory, find_variant, open_run
 from textlift.runtime import choose_runtime
+from textlift.workflow.merging import require_low_cost, require_usable
 
 EXPORTS = ("merged",)
 
@@ -56,13 +58,16 @@ def load(path: str | Path, *, device: str = "auto", base: str | None = None) -> 
 
     Raises:
         InputNotFoundError: There is no such run or variant.
-        ModelError: A file is damaged, or the base model is another one.
+        ModelError: A file is damaged, or the base model is another one, or a merged variant was found to be too much
+            worse than the quantized one it came from.
     """
     run, name, folder = find_variant(str(path))
-    predictor = load_variant(folder, choose_runtime(device=device), base_name=base)
-    if run is not None and run.read("results.json")["variants"][name]["kind"] == "merged":
-        return merge(predictor)
-    return predictor
+    record = run.read("results.json")["variants"][name] if run is not None else {"kind": ""}
+    is_merged = record["kind"] == "merged"
+    if is_merged:
+        require_usable(str(path), record, advice=f"textlift export {path} DIR --to merged --force")
+    predictor = load_variant(folder, choose_runtime(device=device), base_name=base, full_precision=is_merged)
+    return merge(predictor) if is_merged else predictor
 
 
 def predict_file(predictor: Predictor, source: str, *, text: str | None, delimiter: str | None) -> list[Prediction]:
@@ -123,7 +128,15 @@ def compare_runs(paths: Sequence[str], *, output: Path | None = None) -> Compari
     return comparison
 
 
-def export_variant(path: str, target: str, output: Path, *, overwrite: bool = False) -> list[dict[str, Any]]:
+def export_variant(
+    path: str,
+    target: str,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
     """Write a saved variant in another format and prove it in a fresh process.
 
     Args:
@@ -132,6 +145,8 @@ def export_variant(path: str, target: str, output: Path, *, overwrite: bool = Fa
             sentence-transformers folder).
         output: Folder to write.
         overwrite: Replace an export that is there.
+        force: Write the merged model of a quantized variant though it is too much worse, or cannot be measured.
+        progress: Told of what merging a quantized variant costs.
 
     Returns:
         One record for each way in which it was loaded back.
@@ -139,18 +154,23 @@ def export_variant(path: str, target: str, output: Path, *, overwrite: bool = Fa
     Raises:
         UsageError: The format is not known.
         CannotCreateError: The output folder holds something already.
-        ModelError: Loaded back by plain libraries, it does not give the same logits.
+        ModelError: The adapter does not fold into the base; or, loaded back by plain libraries, what was written does
+            not give the same logits.
     """
     if target not in EXPORTS:
         raise UsageError(f"--to must be one of {', '.join(EXPORTS)}; found {target!r}.{nearest(target, EXPORTS)}")
     run, name, folder = find_variant(path)
     settings = read_settings(folder)
+    _require_mergeable(settings, path)
     if overwrite and (output / "textlift.json").is_file():
         shutil.rmtree(output)
     _require_free(output)
-    predictor = load_variant(folder, choose_runtime(device="cpu"))
+    predictor = load_variant(folder, choose_runtime(device="cpu"), full_precision=True)
     if settings.kind == "adapter":
         merge(predictor)
+    if settings.quantization != "none" and not force:
+        cost = require_low_cost(run, name, predictor, path=path)
+        (progress or Progress(silent=True)).say(f"into the base in full precision: {cost}")
     base = open_base(settings.base_name, revision=settings.base_revision, pooling=settings.pooling)
     merged_settings = settings_of(base, predictor, kind="model", method="merged", label_values=settings.label_values)
     results = run.read("results.json") if run is not None else None
@@ -259,6 +279,15 @@ def _known_labels(rows: Sequence[tuple[str, str, str]], settings: SavedSettings)
             "Fix or leave out these rows."
         )
     return np.asarray([ids[label] for _, _, label in rows], dtype=np.int64)
+
+
+def _require_mergeable(settings: SavedSettings, path: str) -> None:
+    if settings.kind == "adapter" and settings.method in METHODS and not METHODS[settings.method].mergeable:
+        merging = ", ".join(name for name, method in METHODS.items() if method.mergeable)
+        raise ModelError(
+            f"{path}: must be of a method that folds into the base model to be exported; {settings.method} does not: "
+            f"its weights stand beside those of the base.\nUse it with textlift.load, or train one of {merging}."
+        )
 
 
 def _require_free(output: Path) -> None:

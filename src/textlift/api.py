@@ -20,6 +20,7 @@ def run(
     validation: str | Path | None = None,
     test: str | Path | None = None,
     model: str | None = None,
+    method: str | None = None,
     methods: Sequence[str] = (),
     output: str | Path | None = None,
     overwrite: bool = False,
@@ -35,6 +36,7 @@ def run(
         validation: File of the validation rows.
         test: File of the test rows.
         model: Base model: a Hub name, a folder, or "embedded".
+        method: Train one variant by this method.
         methods: Variants to train, by method or by name in the recipe.
         output: Run directory; runs/NAME when not given.
         overwrite: Replace a run that is there.
@@ -51,6 +53,7 @@ def run(
         validation=None if validation is None else str(validation),
         test=None if test is None else str(test),
         model=model,
+        method=method,
         methods=methods,
         values=settings or {},
     )

@@ -1,7 +1,13 @@
 """The faster linear layers: equal to those of torch and peft to rounding, and theirs again where they do not serve."""
 
 import dataclasses
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,7 +19,7 @@ from textlift.inference import Predictor
 from textlift.models.kernels import use_linear_kernel
 from textlift.runtime import ONEDNN, Runtime, onednn_product
 from textlift.training.session import TrainingSession
-from tiny_models import CPU, TEXTS, disturb, logits_of, session, wrapped
+from tiny_models import CPU, TABLE, TEXTS, disturb, fresh, logits_of, session, wrapped
 
 pytestmark = pytest.mark.skipif(onednn_product() is None, reason="torch is built without oneDNN")
 FAST = Runtime("cpu", "fp32", 1, (), ONEDNN)
@@ -69,6 +75,13 @@ def test_what_is_saved_does_not_know_the_kernel(base_folder: BaseFolder, name: s
     assert list(fast.classifier.state_dict()) == list(plain.classifier.state_dict())
     merged = fast.classifier.model.merge_and_unload()
     assert not [module for module in merged.modules() if hasattr(module, "lora_A")]
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_the_layers_of_a_family_are_found_after_the_swap(base_folder: BaseFolder, name: str) -> None:
+    predictor, _ = fresh(base_folder(name))
+    before = predictor.classifier.linear_layers()
+    assert with_kernel(predictor, FAST).classifier.linear_layers() == before
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (2, 3, 7), (1, 7), (0, 7)])
@@ -155,3 +168,24 @@ def test_the_torch_kernel_leaves_every_layer_as_it_is(base_folder: BaseFolder) -
     kinds = [type(module) for module in predictor.classifier.modules()]
     use_linear_kernel(predictor.classifier, CPU)
     assert [type(module) for module in predictor.classifier.modules()] == kinds
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_a_pickled_model_is_read_in_a_process_that_made_no_layer_yet(
+    base_folder: BaseFolder, tmp_path: Path, name: str
+) -> None:
+    predictor, _ = wrapped(base_folder(name), "lora")
+    fast = with_kernel(disturb(predictor), FAST)
+    session(fast)
+    ids = torch.ones((1, 4), dtype=torch.long)
+    fast.classifier.eval()
+    expected = fast.classifier(ids, torch.ones_like(ids)).tolist()
+    (tmp_path / "model").write_bytes(pickle.dumps(fast.classifier))
+    program = (
+        "import pickle, sys, torch; model = pickle.load(open(sys.argv[1], 'rb')); "
+        "ids = torch.ones((1, 4), dtype=torch.long); print(model(ids, torch.ones_like(ids)).tolist())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "model")], capture_output=True, text=True, check=True
+    )
+    np.testing.assert_allclose(json.loads(done.stdout), expected, atol=1e-5)

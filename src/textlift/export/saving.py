@@ -55,7 +55,8 @@ class SavedSettings:
         """Whether plain libraries give its logits."""
         if self.kind == "model" or self.method not in METHODS:
             return True
-        return METHODS[self.method].loads_with_peft and (self.quantization == "none") == (not self.quantization_settings)
+        is_full = self.quantization == "none"
+        return METHODS[self.method].loads_with_peft and (is_full or self.quantization_settings is not None)
 
 
 def settings_of(

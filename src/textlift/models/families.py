@@ -194,7 +194,7 @@ def discover_family(model: "nn.Module", model_type: str, base_prefix: str) -> Fa
             f"layers in {layer_list or 'no list'}, head modules {', '.join(outside) or 'none'}."
             f"\nFamilies that are tested: {', '.join(FAMILIES)}."
         )
-    transposed = any(type(m).__name__ == "Conv1D" for m in base.modules())
+    transposed = any(_is_transposed(module) for module in base.modules())
     return Family(
         model_type,
         (*poolers, *outside),
@@ -218,7 +218,12 @@ def is_linear(module: "nn.Module") -> bool:
     """Whether a module is a linear layer: torch's, or transformers' Conv1D."""
     from torch import nn
 
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+    return isinstance(module, nn.Linear) or _is_transposed(module)
+
+
+def _is_transposed(module: "nn.Module") -> bool:
+    """Whether a module is a linear layer with its weight transposed: transformers' Conv1D, or made from it."""
+    return any(kind.__name__ == "Conv1D" for kind in type(module).__mro__)
 
 
 def linear_layer_names(model: "nn.Module", family: Family) -> list[str]:

@@ -142,10 +142,21 @@ def _swaps() -> dict[type[nn.Module], type[nn.Module]]:
 
     if not _MADE:
         _MADE.update({nn.Linear: FastLinear, Conv1D: _fast_conv1d(Conv1D), LoraLinear: _fast_lora(LoraLinear)})
+        for made in _MADE.values():
+            made.__qualname__ = made.__name__  # where pickle looks for it: see __getattr__
     return _MADE
 
 
 _MADE: dict[type[nn.Module], type[nn.Module]] = {}
+
+
+def __getattr__(name: str) -> type[nn.Module]:
+    """The classes that are made on first use, by name: a pickled model is read where none was made yet."""
+    if name.startswith("Fast"):
+        for made in _swaps().values():
+            if made.__name__ == name:
+                return made
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _fast_conv1d(parent: Any) -> type[nn.Module]:

@@ -138,10 +138,11 @@ def require_low_cost(run: RunDirectory | None, name: str | None, predictor: Pred
         )
     variants = run.read("results.json")["variants"]
     origin = variants[name].get("merged_from", name)
-    measured = next((key for key, one in variants.items() if one.get("merged_from") == origin), None)
+    merged = (one for one in variants.values() if one.get("merged_from") == origin and one.get("merge_cost"))
+    measured = next(merged, None)
     if measured is not None:
-        require_usable(path, variants[measured], advice="pass --force")
-        return MergeCost(**variants[measured]["merge_cost"])
+        require_usable(path, measured, advice="pass --force")
+        return MergeCost(**measured["merge_cost"])
     cost = cost_in_run(run, origin, predictor)
     _require_low(path, origin, cost, advice="pass --force")
     return cost

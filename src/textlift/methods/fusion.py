@@ -229,6 +229,11 @@ def _layer_class() -> Any:
     return FusedLinear
 
 
+def _rate_ratios(_options: FusionOptions) -> dict[str, float]:
+    """A weight has to go from 0 to about 1 in a few hundred steps, the head only to move from where it starts."""
+    return {"fusion_weights": 3.0}
+
+
 METHODS = (
     Method(
         "fusion",
@@ -242,6 +247,7 @@ METHODS = (
         learning_rates=(1e-3, 1e-1),
         weights=("fusion_weights",),
         quantized_base=True,
+        rate_ratios=_rate_ratios,
         before_save=fold,
     ),
 )

@@ -191,11 +191,11 @@ METHODS = (
         "A narrow layer after the feed-forward part of every layer of the frozen base.",
         BottleneckOptions,
         wrap_bottleneck,
-        learning_rate=3e-3,  # measured: with 1e-3 it stays 6 points of accuracy behind LoRA
+        learning_rate=5e-3,  # measured: in a short training 1e-3 stays 11 points of accuracy behind 1e-2
         paper="https://arxiv.org/abs/1902.00751",
         mergeable=False,
         saves_adapter=True,
-        learning_rates=(1e-4, 1e-2),
+        learning_rates=(1e-4, 3e-2),
         weights=(MARK,),
         late_weights=("bottleneck_down.",),
         quantized_base=True,

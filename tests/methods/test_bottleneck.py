@@ -1,6 +1,8 @@
 """Bottleneck adapters: where they stand, what they compute, how they are saved and proved."""
 
+import dataclasses
 import json
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from textlift.export.loading import load_variant
 from textlift.export.proof import prove_saved
 from textlift.export.saving import save_adapter, settings_of
 from textlift.inference import Predictor
+from textlift.methods import bottleneck
 from textlift.methods.bottleneck import BottleneckOptions, load_bottleneck, wrap_bottleneck
 from textlift.models.loading import BaseModel
 from textlift.training.tuning import parts_of
@@ -138,6 +141,17 @@ def test_a_layer_without_a_feed_forward_part_is_refused(base_folder: BaseFolder)
     without = type(parts)(**{**vars(parts), "linear_layers": attention})
     with pytest.raises(RecipeError, match=r"end of each feed-forward part; bert.encoder.layer.0 has none.\nUse lora"):
         wrap_bottleneck(without, BottleneckOptions())
+
+
+def test_a_pickled_copy_gives_the_same_where_the_layer_was_not_made_yet(
+    base_folder: BaseFolder, tmp_path: Path
+) -> None:
+    predictor, _ = wrapped(base_folder("gpt2"), "adapter")
+    expected = logits_of(disturb(predictor))
+    (tmp_path / "model.pickle").write_bytes(pickle.dumps(predictor.classifier))
+    bottleneck._layer_class.cache_clear()
+    copy = dataclasses.replace(predictor, classifier=pickle.loads((tmp_path / "model.pickle").read_bytes()))
+    np.testing.assert_array_equal(logits_of(copy), expected)
 
 
 def test_the_folder_holds_adapter_head_and_all_that_a_loader_must_know(base_folder: BaseFolder, tmp_path: Path) -> None:

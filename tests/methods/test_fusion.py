@@ -1,6 +1,8 @@
 """Fusion: the weighted sum of saved LoRA adapters, its fold into one, and the adapters that it refuses."""
 
+import dataclasses
 import json
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -184,6 +186,13 @@ def test_only_weights_and_head_train_and_the_adapters_stay(base_folder: BaseFold
     changed = {key for key, p in predictor.classifier.named_parameters() if not torch.equal(p, before[key])}
     assert changed == {key for key in before if "fusion_weights" in key or key.startswith(heads)}
     assert any("fused_low" in key for key in before)
+
+
+def test_a_pickled_copy_gives_the_same(base_folder: BaseFolder) -> None:
+    predictor, _ = wrapped(base_folder("embedder"), "fusion")
+    expected = logits_of(disturb(predictor))
+    copy = dataclasses.replace(predictor, classifier=pickle.loads(pickle.dumps(predictor.classifier)))
+    np.testing.assert_array_equal(logits_of(copy), expected)
 
 
 def test_an_adapter_of_another_base_is_refused(base_folder: BaseFolder, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from textlift.methods.base import Method, MethodOptions, Parts
 PEFT_TYPE = "BOTTLENECK"
 FORMAT_VERSION = 1
 MARK = "bottleneck_"
+_LAYER = "BottleneckLinear"
 _WEIGHTS, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
@@ -168,7 +169,7 @@ def _layer_class() -> Any:
             self.bottleneck_dropout = nn.Dropout(dropout)
             self.bottleneck_down = nn.Linear(width, size)
             self.bottleneck_up = nn.Linear(size, width)
-            self.activation = getattr(nn.functional, activation)
+            self.activation = activation
             for zeroed in (self.bottleneck_down.bias, self.bottleneck_up.weight, self.bottleneck_up.bias):
                 nn.init.zeros_(zeroed)
             weight: torch.Tensor = next(base_layer.parameters())
@@ -179,10 +180,18 @@ def _layer_class() -> Any:
             """(..., D_in) to (..., D)."""
             hidden: torch.Tensor = self.base_layer(x)
             narrow = self.bottleneck_down(self.bottleneck_dropout(hidden.to(self.bottleneck_down.weight.dtype)))
-            added: torch.Tensor = self.bottleneck_up(self.activation(narrow))
+            added: torch.Tensor = self.bottleneck_up(getattr(nn.functional, self.activation)(narrow))
             return hidden + added.to(hidden.dtype)
 
+    BottleneckLinear.__qualname__ = _LAYER  # where pickle looks for it: see __getattr__
     return BottleneckLinear
+
+
+def __getattr__(name: str) -> Any:
+    """The layer by its name: a pickled model is read where it was not made yet."""
+    if name == _LAYER:
+        return _layer_class()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 METHODS = (

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 _SETTINGS, _CONFIG, _WEIGHTS = "textlift.json", "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
+_LAYER = "FusedLinear"
 _OTHER_TERMS = ("lora_bias", "target_parameters", "trainable_token_indices", "alora_invocation_tokens")
 
 
@@ -226,7 +227,15 @@ def _layer_class() -> Any:
         linear.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
         return linear
 
+    FusedLinear.__qualname__ = _LAYER  # where pickle looks for it: see __getattr__
     return FusedLinear
+
+
+def __getattr__(name: str) -> Any:
+    """The layer by its name: a pickled model is read where it was not made yet."""
+    if name == _LAYER:
+        return _layer_class()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _rate_ratios(_options: FusionOptions) -> dict[str, float]:

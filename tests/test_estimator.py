@@ -21,11 +21,12 @@ from sklearn.utils.estimator_checks import check_estimator, parametrize_with_che
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 import textlift
+from method_pairs import pairs
 from textlift.errors import CannotCreateError, DataError, InputNotFoundError, ModelError, RecipeError
 from textlift.estimator import TextClassifier
-from textlift.methods.registry import method_of
+from textlift.methods.registry import METHODS, method_of
 from textlift.recipe import ModelSection, Recipe
-from tiny_models import SUBJECTS, texts_and_labels
+from tiny_models import SUBJECTS, lora_adapter, texts_and_labels
 
 NAMES = np.array(sorted(SUBJECTS))
 TEXTS, IDS = texts_and_labels(36)
@@ -354,11 +355,19 @@ def test_a_pickled_copy_predicts_the_same(base_folder: Any, base: str, method: s
     assert copy.predict(TEXTS).tolist() == estimator.predict(TEXTS).tolist()
 
 
-@pytest.mark.parametrize(
-    ("base", "method"), [("embedder", "lora"), ("bert", "lora"), ("gpt2", "lora"), ("embedder", "full")]
-)
+SAVED = [
+    *pairs(METHODS, ["embedder"]),
+    *pairs(["qlora"], ["bert"], precision="4-bit"),
+    ("bert", "lora"),
+    ("gpt2", "lora"),
+]
+
+
+@pytest.mark.parametrize(("base", "method"), SAVED)
 def test_a_saved_one_is_loaded_by_textlift(base_folder: Any, tmp_path: Path, base: str, method: str) -> None:
-    estimator = TextClassifier(str(base_folder(base)), method=method, epochs=1).fit(TEXTS, IDS)
+    folder = base_folder(base)
+    options = {"adapters": [lora_adapter(folder, seed=seed, rank=2) for seed in (1, 2)]} if method == "fusion" else None
+    estimator = TextClassifier(str(folder), method=method, method_options=options, epochs=1).fit(TEXTS, IDS)
     loaded = textlift.load(estimator.save(tmp_path / "saved"))
     np.testing.assert_allclose(loaded.predict_proba(TEXTS), estimator.predict_proba(TEXTS), atol=1e-5)
     assert [one.label for one in loaded.predict(TEXTS)] == [str(label) for label in estimator.predict(TEXTS)]

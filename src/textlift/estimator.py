@@ -45,9 +45,9 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
 
     Args:
         model: Base model: a Hub name, a folder, or "embedded".
-        method: Way to tune: "lora" or "full".
-        rank: Width of LoRA's thin matrices.
-        alpha: LoRA's scale: the product counts alpha / rank.
+        method: Way to tune, one of those that `textlift methods` lists.
+        rank: Width of the thin matrices, for methods that have them.
+        alpha: Their scale: in LoRA the product counts alpha / rank.
         method_options: More options of the method, such as {"dropout": 0.1}.
         epochs: Passes over the training rows.
         learning_rate: Peak learning rate; the method's own default where None.
@@ -126,7 +126,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         with _own_random_numbers():
             job = _prepare(recipe, _dataset(texts, labels, classes), progress)
             tuning = start_tuning(job, variant, FrozenPass(job, progress), progress=progress)
-            for _ in follow(tuning.session, variant.name, progress):
+            for _ in follow(tuning, variant.name, progress):
                 pass
         self.classes_ = classes
         self._keep(job, tuning)
@@ -145,7 +145,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         return predictor.predict_proba(_as_texts(X)).astype(np.float32)
 
     def save(self, path: str | Path) -> Path:
-        """Write the tuned adapter (or, with method "full", the model) to a folder that `textlift.load` reads.
+        """Write the tuned adapter, or the model with a method that trains the base itself, for `textlift.load`.
 
         The folder is loaded back and its logits are compared before this returns. Labels are read back as strings.
 

@@ -18,8 +18,9 @@ from textlift.errors import InputNotFoundError, ModelError, RecipeError
 from textlift.export.loading import attach_adapter, load_variant, merge
 from textlift.export.saving import save_adapter, save_model, settings_of
 from textlift.inference import Predictor
-from textlift.methods.fusion import FusionOptions, fold
+from textlift.methods.fusion import FusionOptions, fold, require_same_base
 from textlift.methods.registry import METHODS, method_of
+from textlift.models.loading import open_base
 from textlift.recipe import Variant
 from textlift.runtime import quiet_libraries
 from textlift.training.session import TrainingSession
@@ -202,19 +203,18 @@ def test_an_adapter_of_another_base_is_refused(base_folder: BaseFolder, tmp_path
     save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
     paths = (lora_adapter(base_folder("bert"), seed=1, rank=2), lora_adapter(other, seed=1, rank=2))
     with pytest.raises(ModelError, match="must have been trained on the base model of this run; it was on") as caught:
-        wrapped(base_folder("bert"), "fusion", adapters=paths)
+        require_same_base(FusionOptions(adapters=paths), open_base(str(base_folder("bert"))).folder.sha256, "native")
     assert str(caught.value).startswith(paths[1])
     assert caught.value.exit_code == 65
 
 
-def test_an_adapter_of_another_pooling_is_refused(base_folder: BaseFolder, tmp_path: Path) -> None:
+def test_an_adapter_of_another_pooling_is_refused(base_folder: BaseFolder) -> None:
     base = base_folder("embedder")
-    first = lora_adapter(base, seed=1, rank=2)
-    native = shutil.copytree(base, tmp_path / "base")
-    shutil.rmtree(native / "1_Pooling")
-    (native / "modules.json").unlink()
+    options = options_of(base, "fusion")
+    weights = open_base(str(base)).folder.sha256
+    require_same_base(options, weights, "mean")
     with pytest.raises(ModelError, match=r"trained with pooling native, as in this run; found mean.\nPass --set"):
-        wrapped(native, "fusion", adapters=(lora_adapter(native, seed=2, rank=3), first))
+        require_same_base(options, weights, "native")
 
 
 def test_a_folder_that_is_not_there_is_named(base_folder: BaseFolder, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def fresh_session(base_folder: BaseFolder, name: str = "bert", method: str = "lo
         batch_size=4,
         evaluations_per_epoch=3,
         patience=None,
-        base_dropout=not METHODS[method].saves_adapter,
+        base_dropout=METHODS[method].base_dropout,
     )
 
 

@@ -3,7 +3,7 @@
 Does not know models by name: it is handed a module and the names of its parts.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -50,6 +50,10 @@ def _no_ratios(_options: Any) -> dict[str, float]:
     return {}
 
 
+def _no_sources(_options: Any) -> tuple[Path, ...]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Method:
     """One way to tune: a row of the method table.
@@ -67,6 +71,7 @@ class Method:
         weights: What the names of its own weights contain; empty where they are weights of the base model.
         late_weights: Those among them that have no gradient before the second step, because a factor starts at zero.
         needs: What a base model must have (see capability.py).
+        base_dropout: Whether the dropout inside the base is on while it trains: where its own matrices move.
         quantized_base: Whether it trains on a base in 8 or 4 bits: no weight that it changes is among the quantized.
         quantization: What it keeps the base in where the recipe does not say.
         virtual_tokens: Positions that it puts before the text in the model's output, of its options.
@@ -75,6 +80,9 @@ class Method:
         penalty: A loss of its own, of the module; added to that of the rows.
         before_save: Called with the module and its options once training has ended, before it is measured.
         resumable: Whether a checkpoint holds all of its state.
+        sources: Folders of saved adapters that it starts from, of its options; they belong to a run's fingerprint.
+        require_base: Called with its options, the sha256 of each weight file of the base model, and the pooling, before
+            weights are loaded; raises ModelError where its sources are of another base model.
         save: Writes the adapter of a module into a folder, in place of peft; its configuration says of the base model
             what it is handed.
         load: Puts the adapter of a folder onto a module, in place of peft.
@@ -92,6 +100,7 @@ class Method:
     weights: tuple[str, ...] = ()
     late_weights: tuple[str, ...] = ()
     needs: tuple[Need, ...] = ()
+    base_dropout: bool = False
     quantized_base: bool = False
     quantization: Quantization = "none"
     virtual_tokens: Callable[[Any], int] | None = None
@@ -100,6 +109,8 @@ class Method:
     penalty: Callable[[Any], Any] | None = None
     before_save: Callable[[Any, Any], Any] | None = None
     resumable: bool = True
+    sources: Callable[[Any], Sequence[Path]] = _no_sources
+    require_base: Callable[[Any, Mapping[str, str], str], None] | None = None
     save: Callable[[Any, Path, Mapping[str, Any]], None] | None = None
     load: Callable[[Any, Path], Any] | None = None
 

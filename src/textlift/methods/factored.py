@@ -102,7 +102,7 @@ def wrap_adalora(parts: Parts, options: AdaLoraOptions) -> Any:
         fan_in_fan_out=parts.fan_in_fan_out,
         total_step=parts.total_steps,
         tinit=int(options.warmup_share * parts.total_steps),
-        tfinal=int(options.final_share * parts.total_steps),
+        tfinal=max(0, min(int(options.final_share * parts.total_steps), parts.total_steps - 2)),  # one step must tell
         deltaT=options.interval,
         orth_reg_weight=options.orthogonal_weight,
     )
@@ -114,7 +114,12 @@ def wrap_adalora(parts: Parts, options: AdaLoraOptions) -> Any:
 
 
 def allocate_ranks(model: Any, step: int) -> None:
-    """Set the least important singular values to zero, as the schedule says for this step."""
+    """Set the least important singular values to zero, as the schedule says for this step.
+
+    In a training of one step nothing is known of their importance, so all stay.
+    """
+    if model.peft_config[_ADAPTER].total_step < 2:
+        return
     model.base_model.update_and_allocate(step)
 
 

@@ -93,15 +93,11 @@ def wrap_fusion(parts: Parts, options: FusionOptions) -> Any:
     """The model with the weighted sum of the adapters in each layer that one of them adapts.
 
     Raises:
-        ModelError: An adapter is damaged, or of another base model.
+        ModelError: An adapter is damaged, or adapts what the base model has not; see `require_same_base`.
     """
-    base = Path(parts.model.config._name_or_path)
-    fingerprint = {file.name: file_sha256(file) for file in sorted(base.glob("*.safetensors"))}
     found: dict[str, list[Factors]] = {}
     for path in options.adapters:
-        folder = adapter_folder(path)
-        _require_same_base(folder, fingerprint, parts, path=path)
-        for name, factors in _factors(folder, path=path).items():
+        for name, factors in _factors(adapter_folder(path), path=path).items():
             if name not in parts.linear_layers:
                 raise ModelError(f"{path}: must adapt linear layers of the base model; {name} is none of them.")
             found.setdefault(name, []).append(factors)
@@ -146,19 +142,35 @@ def fold(model: Any, _options: FusionOptions) -> Any:
     return wrapped
 
 
-def _require_same_base(folder: Path, fingerprint: Mapping[str, str], parts: Parts, *, path: str) -> None:
-    settings = _read(folder / _SETTINGS)
-    if settings.get("base_sha256") != fingerprint:
-        raise ModelError(
-            f"{path}: an adapter to fuse must have been trained on the base model of this run; it was on "
-            f"{settings.get('base_name')}, whose weights differ.\nTrain it on this one, or pass --model with its own."
-        )
-    pooling = "native" if parts.has_head else "mean"
-    if settings.get("pooling") != pooling:
-        raise ModelError(
-            f"{path}: an adapter to fuse must have been trained with pooling {pooling}, as in this run; found "
-            f"{settings.get('pooling')}.\nPass --set model.pooling={settings.get('pooling')}, or train it again."
-        )
+def sources(options: FusionOptions) -> tuple[Path, ...]:
+    """Folders of the adapters."""
+    return tuple(adapter_folder(path) for path in options.adapters)
+
+
+def require_same_base(options: FusionOptions, base_sha256: Mapping[str, str], pooling: str) -> None:
+    """Refuse adapters that were trained on another base model than that of this run.
+
+    Args:
+        options: Of the method.
+        base_sha256: Of each weight file of the base model, by its name.
+        pooling: Of this run.
+
+    Raises:
+        ModelError: One was.
+    """
+    for path in options.adapters:
+        settings = _read(adapter_folder(path) / _SETTINGS)
+        if settings.get("base_sha256") != base_sha256:
+            raise ModelError(
+                f"{path}: an adapter to fuse must have been trained on the base model of this run; it was on "
+                f"{settings.get('base_name')}, whose weights differ."
+                "\nTrain it on this one, or pass --model with its own."
+            )
+        if settings.get("pooling") != pooling:
+            raise ModelError(
+                f"{path}: an adapter to fuse must have been trained with pooling {pooling}, as in this run; found "
+                f"{settings.get('pooling')}.\nPass --set model.pooling={settings.get('pooling')}, or train it again."
+            )
 
 
 def _factors(folder: Path, *, path: str) -> dict[str, "Factors"]:
@@ -258,5 +270,7 @@ METHODS = (
         quantized_base=True,
         rate_ratios=_rate_ratios,
         before_save=fold,
+        sources=sources,
+        require_base=require_same_base,
     ),
 )

@@ -112,6 +112,7 @@ METHODS = (
         mergeable=False,
         saves_adapter=False,
         learning_rates=(1e-6, 1e-3),
+        base_dropout=True,
     ),
     Method(
         "last-layers",
@@ -123,6 +124,7 @@ METHODS = (
         mergeable=False,
         saves_adapter=False,
         learning_rates=(1e-6, 3e-3),
+        base_dropout=True,
     ),
     Method(
         "bitfit",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from textlift.data import write_conflicts
+from textlift.errors import CannotCreateError
 from textlift.progress import Progress
 from textlift.recipe import Recipe, recipe_yaml
 from textlift.report.html import render_html
@@ -15,7 +16,7 @@ from textlift.report.table import html_fragment, markdown_table, text_table
 from textlift.runs import RunDirectory, claim, recorded_kernel, require_claimable
 from textlift.workflow.baselines import FrozenPass, measure_baselines
 from textlift.workflow.measuring import Measured, restore, store
-from textlift.workflow.preparation import Job, prepare
+from textlift.workflow.preparation import Job, prepare, sources_of
 from textlift.workflow.results import assemble
 from textlift.workflow.variants import merged, tune
 
@@ -79,6 +80,7 @@ def run_recipe(
     progress = progress or Progress()
     path = output or Path("runs") / recipe.name
     require_claimable(path, overwrite=overwrite, resume=resume)
+    _require_sources_elsewhere(recipe, path)
     job = prepare(recipe, progress, linear_kernel=recorded_kernel(path) if resume else None)
     run = claim(
         path,
@@ -94,6 +96,16 @@ def run_recipe(
     write_report(run, results, {one.name: one.history for one in measured})
     run.finish("complete")
     return RunResult(path, results)
+
+
+def _require_sources_elsewhere(recipe: Recipe, output: Path) -> None:
+    """Refuse to write a run over an adapter that one of its variants starts from."""
+    inside = [place for place in sources_of(recipe) if place.is_relative_to(output.resolve())]
+    if inside:
+        raise CannotCreateError(
+            f"output {output} must not hold an adapter that this run starts from; it holds {inside[0]}."
+            "\nPass another --output."
+        )
 
 
 def write_report(run: RunDirectory, results: dict[str, Any], histories: dict[str, list[dict[str, Any]]]) -> None:

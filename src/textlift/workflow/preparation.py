@@ -4,12 +4,14 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from textlift.data import Dataset, Finding, find_problems, length_findings, prepare_splits, raise_errors, read_dataset
 from textlift.data.batching import TokenizedTexts, token_counts, tokenize
+from textlift.digests import file_sha256
 from textlift.errors import ModelError, RecipeError, safe_for_terminal
 from textlift.inference import Predictor
 from textlift.methods.prompt import positions_taken
@@ -48,8 +50,11 @@ class Job:
 
     @property
     def fingerprint(self) -> str:
-        """Of recipe, base weights and data: what must be equal for a run to be continued."""
-        parts = [self.recipe.model_dump(mode="json"), self.base.folder.sha256, data_digests(self.dataset)]
+        """Of recipe, base weights, adapters to start from, and data: what must be equal for a run to be continued."""
+        adapters = [
+            file_sha256(file) for place in sources_of(self.recipe) for file in sorted(place.glob("*.safetensors"))
+        ]
+        parts = [self.recipe.model_dump(mode="json"), self.base.folder.sha256, data_digests(self.dataset), adapters]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def examples(self, split: str) -> Examples:
@@ -112,6 +117,7 @@ def build_job(
     """
     require_possible(recipe, runtime)
     base = open_base(recipe.model.name, revision=recipe.model.revision, pooling=recipe.model.pooling)
+    _require_base(recipe, base)
     untested = {
         capability(METHODS[one.method], base.model_type, precision_of(quantization_of(one))).reason
         for one in recipe.settled_variants()
@@ -152,6 +158,19 @@ def require_possible(recipe: Recipe, runtime: Runtime) -> None:
         quantization = quantization_of(variant)
         require_capability(METHODS[variant.method], family, precision_of(quantization))
         require_quantizable(quantization, device=runtime.device)
+
+
+def sources_of(recipe: Recipe) -> list[Path]:
+    """Folders of saved adapters that the variants of a recipe start from."""
+    settled = [method_of(variant) for variant in recipe.settled_variants()]
+    return [place for method, options in settled for place in method.sources(options)]
+
+
+def _require_base(recipe: Recipe, base: BaseModel) -> None:
+    for variant in recipe.settled_variants():
+        method, options = method_of(variant)
+        if method.require_base is not None:
+            method.require_base(options, base.folder.sha256, base.pooling)
 
 
 def require_room(recipe: Recipe, base: BaseModel, max_length: int) -> None:

@@ -81,14 +81,18 @@ def start_tuning(job: Job, variant: Variant, frozen: FrozenPass, *, progress: Pr
         settings=settings,
         learning_rate=rate,
         seed=job.recipe.seed,
-        base_dropout=variant.training.frozen_dropout or not method.saves_adapter,
+        base_dropout=variant.training.frozen_dropout or method.base_dropout,
         hooks=hooks_of(predictor.classifier, method, options),
     )
     return Tuning(session, method, options, counts, rate, quantization, held)
 
 
-def follow(session: TrainingSession, name: str, progress: Progress) -> Iterator[Measurement]:
-    """Train to the end, telling how far it is, and yield each measurement: a safe place to save."""
+def follow(tuning: Tuning, name: str, progress: Progress) -> Iterator[Measurement]:
+    """Train to the end, telling how far it is, and yield each measurement: a safe place to save.
+
+    Once exhausted, the module is what its method measures and saves.
+    """
+    session, classifier = tuning.session, tuning.session.classifier
     with progress.task(f"training {name}", session.total_steps) as task:
         for event in session.run():
             if isinstance(event, TrainStep):
@@ -102,6 +106,8 @@ def follow(session: TrainingSession, name: str, progress: Progress) -> Iterator[
                 yield event
     if session.end_reason:
         progress.say(f"  stopped early: {session.end_reason}")
+    if tuning.method.before_save is not None:
+        classifier.model = tuning.method.before_save(classifier.model, tuning.options)
 
 
 def tune(job: Job, variant: Variant, *, run: RunDirectory, frozen: FrozenPass, progress: Progress) -> Measured:
@@ -115,9 +121,7 @@ def tune(job: Job, variant: Variant, *, run: RunDirectory, frozen: FrozenPass, p
     memory = PeakMemory(job.runtime.device)
     tuning = start_tuning(job, variant, frozen, progress=progress)
     session, method, counts, predictor = tuning.session, tuning.method, tuning.counts, tuning.session.predictor
-    _train(session, variant, job=job, run=run, progress=progress)
-    if method.before_save is not None:
-        predictor.classifier.model = method.before_save(predictor.classifier.model, tuning.options)
+    _train(tuning, variant.name, job=job, run=run, progress=progress)
     passes = {split: forward_split(predictor, job, split, progress=progress, title=variant.name) for split in MEASURED}
     measured = measure(
         job,
@@ -221,14 +225,15 @@ def merged_predictor(job: Job, adapter: Path) -> Predictor:
     return predictor
 
 
-def _train(session: TrainingSession, variant: Variant, *, job: Job, run: RunDirectory, progress: Progress) -> None:
-    checkpoints = run.variant(variant.name) / "checkpoints"
+def _train(tuning: Tuning, name: str, *, job: Job, run: RunDirectory, progress: Progress) -> None:
+    checkpoints = run.variant(name) / "checkpoints"
+    session = tuning.session
     step, told = restore_latest(session, checkpoints, fingerprint=job.fingerprint)
     for sentence in told:
         progress.say(f"  {sentence}")
     if step:
         progress.say(f"  continued from step {step}")
-    for _ in follow(session, variant.name, progress):
+    for _ in follow(tuning, name, progress):
         save_checkpoint(session, checkpoints, fingerprint=job.fingerprint)
 
 

@@ -1,6 +1,6 @@
 """Errors raised on purpose, each with the exit code of its kind.
 
-Knows nothing of the rest of the package.
+Knows nothing of the rest of the package but how text is made safe to print.
 
 TextliftError                1  the command line prints these without a traceback
 ├── UsageError               2  a command or call cannot be understood          (also ValueError)
@@ -19,11 +19,16 @@ TextliftError                1  the command line prints these without a tracebac
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+from textlift.escaping import visible
+
 
 class TextliftError(Exception):
     """An error with a message for people: what must hold, what was found, what to do."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return safe_for_terminal(super().__str__())
 
 
 class UsageError(TextliftError, ValueError):
@@ -107,7 +112,5 @@ def row_list(rows: Sequence[int], *, count: int | None = None, shown: int = 3) -
 
 
 def safe_for_terminal(text: str) -> str:
-    """Text of users or data sets with control, escape and bidirectional characters shown as codes."""
-    return "".join(
-        character if character.isprintable() or character == "\n" else f"\\u{ord(character):04x}" for character in text
-    )
+    """Text of users or data sets with control, escape and bidirectional characters shown as codes; lines stay."""
+    return visible(text, keep="\n")

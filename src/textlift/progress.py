@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from textlift.errors import safe_for_terminal
+from textlift.escaping import visible
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -18,17 +18,18 @@ class Task:
     """One piece of work of known length."""
 
     def __init__(self, title: str, total: int, *, stream: TextIO | None, bars: bool) -> None:
-        self.title, self.total, self.done = title, total, 0
+        self.title, self.total, self.done = visible(title), total, 0
         self._stream = stream
         self._began = self._told = time.monotonic()
         self._bar: tqdm[Any] | None = None
         if bars:
             from tqdm import tqdm as make_bar
 
-            self._bar = make_bar(total=total, desc=title, file=stream, leave=False, dynamic_ncols=True)
+            self._bar = make_bar(total=total, desc=self.title, file=stream, leave=False, dynamic_ncols=True)
 
     def reach(self, done: int, note: str = "") -> None:
         """Say how much is done, with a note such as the loss."""
+        note = visible(note)
         if self._bar is not None:
             self._bar.update(done - self.done)
             if note:
@@ -61,9 +62,9 @@ class Progress:
         if self._bars:  # a line of its own above the bar that is drawn
             from tqdm import tqdm
 
-            tqdm.write(safe_for_terminal(text), file=self._stream)
+            tqdm.write(visible(text), file=self._stream)
         elif not self._silent:
-            self._stream.write(safe_for_terminal(text) + "\n")
+            self._stream.write(visible(text) + "\n")
             self._stream.flush()
 
     @contextmanager

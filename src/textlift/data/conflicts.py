@@ -8,10 +8,10 @@ import numpy as np
 from textlift.data.dataset import Dataset
 from textlift.data.splits import without_empty
 from textlift.data.text_checks import label_numbers, two_labels
-from textlift.errors import CannotCreateError, safe_for_terminal
+from textlift.errors import CannotCreateError
+from textlift.escaping import csv_cell
 
 COLUMNS = ("split", "source", "row", "label", "text")
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def conflict_rows(dataset: Dataset) -> list[dict[str, str | int]]:
@@ -35,7 +35,7 @@ def conflict_rows(dataset: Dataset) -> list[dict[str, str | int]]:
 def write_conflicts(path: Path, dataset: Dataset) -> int:
     """Write the conflicting rows as CSV and return their number; no file is written where there is none.
 
-    A cell that a spreadsheet would take for a formula starts with a quote.
+    Cells are for people: see `csv_cell`. The places (file and row) lead to the texts as they were written.
 
     Raises:
         CannotCreateError: The file cannot be written.
@@ -48,11 +48,10 @@ def write_conflicts(path: Path, dataset: Dataset) -> int:
             # Python before 3.13 leaves a lone carriage return unquoted where it is not the line terminator.
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
             writer.writeheader()
-            writer.writerows({key: _guarded(value) for key, value in row.items()} for row in rows)
+            writer.writerows(
+                {key: csv_cell(value) if isinstance(value, str) else value for key, value in row.items()}
+                for row in rows
+            )
     except OSError as error:
-        raise CannotCreateError(f"{safe_for_terminal(str(path))}: must be writable; {error.strerror}.") from error
+        raise CannotCreateError(f"{path}: must be writable; {error.strerror}.") from error
     return len(rows)
-
-
-def _guarded(value: str | int) -> str | int:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value

@@ -4,6 +4,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
+
+from textlift.escaping import escape_markdown
 from textlift.export.saving import SavedSettings
 from textlift.methods.registry import METHODS
 
@@ -20,7 +23,7 @@ _ENCODER_ADAPTER = """from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModel
 
-model = PeftModel.from_pretrained(AutoModel.from_pretrained("{base}"{precision}), "{folder}")
+model = PeftModel.from_pretrained(AutoModel.from_pretrained({base}{precision}), "{folder}")
 head = load_file("{folder}/head.safetensors")  # logits = mean of the hidden states @ weight.T + bias
 """
 # Where a method puts virtual tokens before the text in the model's output, by pooling.
@@ -40,6 +43,9 @@ logits = SentenceTransformer("{folder}").encode(["a text"])  # in the order of l
 """
 
 
+_NAME_LENGTH = 200
+
+
 def model_card(record: Mapping[str, Any], settings: SavedSettings, *, name: str, dataset: str) -> str:
     """README.md of an adapter or model folder.
 
@@ -57,7 +63,7 @@ def model_card(record: Mapping[str, Any], settings: SavedSettings, *, name: str,
     library = "textlift" if own else "peft" if adapter else "sentence-transformers" if mean else "transformers"
     front = [
         "---",
-        f"base_model: {json.dumps(settings.base_public_name)}",
+        f"base_model: {_yaml_string(settings.base_public_name)}",
         f"library_name: {library}",
         "pipeline_tag: text-classification",
         "tags: [textlift]",
@@ -71,9 +77,9 @@ def model_card(record: Mapping[str, Any], settings: SavedSettings, *, name: str,
     ]
     header = ["| split | rows | accuracy (95 % interval) | F1 macro |", "|---|---:|---|---:|"]
     body = [
-        f"# {_plain(name)}: {_plain(record['method'])}",
+        f"# {_shown(name)}: {_shown(record['method'])}",
         "",
-        f"A text classifier of {len(settings.label_names)} classes, tuned by textlift on {_plain(dataset)}.",
+        f"A text classifier of {len(settings.label_names)} classes, tuned by textlift on {_shown(dataset)}.",
         f"{record['trained_parameters']:,} of {record['total_parameters']:,} parameters were trained.",
         "",
         *([*header, *scores, ""] if scores else []),
@@ -97,8 +103,8 @@ def _code_without_textlift(settings: SavedSettings) -> str:
     method = METHODS.get(settings.method)  # none for a merged model
     if method is not None and method.virtual_tokens is not None and settings.kind == "adapter":
         code += _VIRTUAL_TOKENS[settings.pooling]
-    names = json.dumps(list(settings.label_names), ensure_ascii=True)
-    base, precision = settings.base_public_name.replace('"', ""), ""
+    names = f"[{', '.join(map(_literal, settings.label_names))}]"
+    base, precision = _literal(settings.base_public_name), ""
     if settings.quantization_settings:
         values = ", ".join(f"{key}={value!r}" for key, value in settings.quantization_settings.items())
         code = f"from transformers import BitsAndBytesConfig\n\nquantization = BitsAndBytesConfig({values})\n{code}"
@@ -106,6 +112,17 @@ def _code_without_textlift(settings: SavedSettings) -> str:
     return code.format(names=names, folder="FOLDER", base=base, precision=precision).rstrip()
 
 
-def _plain(text: str) -> str:
-    """A name without what Markdown or HTML would read as markup."""
-    return "".join(character for character in text if character.isalnum() or character in " ._-/:+")
+def _yaml_string(text: str) -> str:
+    """A string in ASCII on one line, from which any reader of YAML gets the same text."""
+    written: str = yaml.safe_dump(text, default_style='"', width=float("inf"))
+    return written.strip()
+
+
+def _literal(text: str) -> str:
+    """Text as Python writes it, in ASCII on one line, so that nothing in it ends the block of code."""
+    return json.dumps(text) if text.isascii() and text.isprintable() else ascii(text)
+
+
+def _shown(text: str) -> str:
+    """A name as Markdown shows it, as written but for what is too long."""
+    return escape_markdown(text if len(text) <= _NAME_LENGTH else f"{text[:_NAME_LENGTH]}…")

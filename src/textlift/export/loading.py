@@ -1,4 +1,4 @@
-"""A saved variant back into a Predictor: files verified, base model compared with the one it was trained on."""
+"""A saved variant back into a Predictor: files verified, base model and labels held against those of its training."""
 
 from pathlib import Path
 from typing import Any
@@ -7,6 +7,12 @@ from safetensors.torch import load_file
 
 from textlift.errors import ModelError
 from textlift.export.saving import HEAD, SavedSettings, read_settings
+from textlift.export.verifying import (
+    require_same_base,
+    require_same_head,
+    require_same_labels,
+    require_same_tokenizer,
+)
 from textlift.inference import Predictor
 from textlift.methods.prompt import virtual_tokens_of
 from textlift.methods.registry import METHODS
@@ -28,7 +34,8 @@ def load_variant(
         full_precision: Load the base in fp32 though the adapter was trained on a quantized one, to be merged.
 
     Raises:
-        ModelError: A file is damaged, or the base model is not the one the adapter was trained on.
+        ModelError: A file is damaged; base model or tokenizer are not those the variant was trained with; or its
+            label names do not fit its weights.
         RecipeError: The base was quantized, and this device cannot hold it so.
         InputNotFoundError, UnavailableError, MissingExtraError: The base model cannot be had.
     """
@@ -38,7 +45,8 @@ def load_variant(
     quantization = "none" if full_precision else settings.quantization
     require_quantizable(quantization, device=runtime.device)
     base = open_base(base_name or settings.base_name, revision=settings.base_revision, pooling=settings.pooling)
-    _require_same_base(settings, base, folder)
+    require_same_base(settings, base, folder)
+    require_same_tokenizer(settings, base, folder)
     classifier = build_classifier(
         base, settings.label_names, seed=0, quantization=quantization, linear_kernel=runtime.linear_kernel
     )
@@ -54,9 +62,11 @@ def attach_adapter(classifier: Classifier, folder: Path) -> None:
     """
     from peft import PeftModel
 
-    method = read_settings(folder).method
+    settings = read_settings(folder)
+    method = settings.method
     if method not in METHODS:
         raise ModelError(f"{folder}: the adapter must be of a method that textlift has; found {method!r}.")
+    require_same_head(settings, classifier, folder)
     own_load = METHODS[method].load
     try:
         with quiet_libraries():
@@ -104,7 +114,9 @@ def _unwrap_heads(model: Any) -> None:
 
 
 def _load_whole(folder: Path, settings: SavedSettings) -> tuple[Classifier, BaseModel]:
+    require_same_labels(settings, folder)
     base = open_base(str(folder), pooling=settings.pooling)
+    require_same_tokenizer(settings, base, folder)
     classifier = build_classifier(base, settings.label_names, seed=0, fresh_head=False)
     if classifier.head is not None:
         state = load_file(folder / "2_Dense" / "model.safetensors")
@@ -117,17 +129,3 @@ def _predictor(classifier: Classifier, base: BaseModel, *, settings: SavedSettin
     return Predictor(
         classifier.to(runtime.device), tokenizer, settings.label_names, settings.max_length, runtime, settings.method
     )
-
-
-def _require_same_base(settings: SavedSettings, base: BaseModel, folder: Path) -> None:
-    trained, found = settings.base_sha256, base.folder.sha256
-    if trained == found:
-        return
-    raise ModelError(
-        f"{folder}: the base model must be {settings.base_name} with weights {_short(trained)}, on which the adapter "
-        f"was trained; found {base.folder.name} with {_short(found)}.\nUse the same base model and revision."
-    )
-
-
-def _short(hashes: dict[str, str]) -> str:
-    return ", ".join(sorted(digest[:12] for digest in hashes.values()))

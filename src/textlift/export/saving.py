@@ -2,7 +2,7 @@
 
 Adapter folder: adapter_config.json, adapter_model.safetensors, head.safetensors (mean pooling), tokenizer,
 README.md, textlift.json. Model folder: what save_pretrained writes, or a sentence-transformers folder (mean pooling).
-textlift.json names base, labels and limits, and the sha256 of every other file and of its own content.
+textlift.json names base, tokenizer, labels and limits, and the sha256 of every other file and of its own content.
 """
 
 import hashlib
@@ -17,6 +17,8 @@ from safetensors.torch import save_file
 
 from textlift.digests import file_sha256
 from textlift.errors import ModelError, StorageError
+from textlift.escaping import json_text
+from textlift.export.fingerprint import tokenizer_fingerprint
 from textlift.inference import Predictor
 from textlift.methods.registry import METHODS
 from textlift.models.loading import BaseModel
@@ -27,6 +29,7 @@ from textlift.runtime import quiet_libraries
 FORMAT_VERSION = 1
 SETTINGS = "textlift.json"
 HEAD = "head.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class SavedSettings:
     """What a loader must know beside the weights; the content of textlift.json.
 
     quantization_settings are those of transformers' BitsAndBytesConfig, for those who load it without textlift; None
-    where the base is in full precision, or cannot be trusted to bitsandbytes alone.
+    where the base is in full precision, or cannot be trusted to bitsandbytes alone. tokenizer_sha256 is that of
+    `tokenizer_fingerprint`; None in what was saved before it was recorded.
     """
 
     kind: str
@@ -49,6 +53,7 @@ class SavedSettings:
     label_values: tuple[str, ...]
     quantization: Quantization = "none"
     quantization_settings: Mapping[str, Any] | None = None
+    tokenizer_sha256: str | None = None
 
     @property
     def loads_without_textlift(self) -> bool:
@@ -77,6 +82,7 @@ def settings_of(
         tuple(label_values),
         quantization_of(predictor.classifier),
         settings_of_quantized(predictor.classifier.model),
+        tokenizer_fingerprint(base.tokenizer),
     )
 
 
@@ -150,17 +156,36 @@ def read_settings(folder: Path) -> SavedSettings:
             f"{path}: must be the file that textlift wrote; its own sha256 does not fit."
             "\nThe file was changed or damaged; train again or restore it."
         )
-    for name, digest in values["files"].items():
+    settings, files = _settings(values, path)
+    for name, digest in files.items():
         found = file_sha256(folder / name) if (folder / name).is_file() else "no file"
         if found != digest:
             raise ModelError(
                 f"{folder / name}: must be the file that textlift wrote (sha256 {digest[:12]}...); found {found[:12]}."
                 "\nThe file was changed or damaged; train again or restore it."
             )
+    return settings
+
+
+def _settings(values: dict[str, Any], path: Path) -> tuple[SavedSettings, dict[str, str]]:
+    """What textlift.json says, and the sha256 of each file by name; anybody may have written it."""
     fields = {key: value for key, value in values.items() if key not in {"format_version", "files"}}
-    return SavedSettings(
-        **{**fields, "label_names": tuple(fields["label_names"]), "label_values": tuple(fields["label_values"])}
-    )
+    try:
+        names, label_values = tuple(fields["label_names"]), tuple(fields["label_values"])
+        settings = SavedSettings(**{**fields, "label_names": names, "label_values": label_values})
+        files = {str(name): str(digest) for name, digest in values["files"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path}: must say what this version of textlift reads; {error} does not fit.") from error
+    if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names) or len(names) < 1:
+        raise ModelError(f"{path}: label_names must be different strings; found {names!r:.80}.")
+    if len(label_values) != len(names):
+        raise ModelError(
+            f"{path}: label_values must be one for each of the {len(names)} label_names; found {len(label_values)}."
+        )
+    outside = [name for name in files if Path(name).is_absolute() or ".." in Path(name).parts]
+    if outside:
+        raise ModelError(f"{path}: must name files of its own folder; found {outside[0]!r:.80}.")
+    return settings, files
 
 
 def _save_shared(predictor: Predictor, folder: Path, *, settings: SavedSettings, card: str) -> None:
@@ -179,7 +204,7 @@ def _save_shared(predictor: Predictor, folder: Path, *, settings: SavedSettings,
         "files": {path.relative_to(folder).as_posix(): file_sha256(path) for path in files},
     }
     values["sha256"] = _digest(values)
-    (folder / SETTINGS).write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / SETTINGS).write_text(json_text(values, indent=2) + "\n", encoding="utf-8")
 
 
 def _digest(values: Mapping[str, Any]) -> str:

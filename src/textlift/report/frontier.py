@@ -10,10 +10,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from textlift.escaping import visible
 from textlift.report.labels import Place, Spot, leader_end, place_names
 from textlift.report.plots import ticks
 from textlift.report.svg import at, figure, short, tag, text_at
-from textlift.report.wording import clip, display_width, duration, memory, percent, visible, whole
+from textlift.report.wording import clip, display_width, duration, memory, percent, whole
 
 NAME_WIDTH = 20  # columns of a name, at most
 EQUAL = 1.02  # tokens within this ratio count as one budget

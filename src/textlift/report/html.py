@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from textlift.errors import row_list
+from textlift.escaping import visible
 from textlift.report import frontier, plots, table, wording
 from textlift.report.table import Results
 
@@ -117,7 +118,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: wording.visible(value) if type(value) is str else value,
+        finalize=lambda value: visible(value) if type(value) is str else value,
     )
     for function in (
         wording.percent, wording.interval, wording.points, wording.difference, wording.whole, wording.decimal,
@@ -311,7 +312,7 @@ def _text(text: str) -> str:
 
 def _yaml(recipe: Mapping[str, Any]) -> Markup:
     written = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True, width=100)
-    return escape(wording.visible(written, keep_lines=True))
+    return escape(visible(written, keep="\n"))
 
 
 def _usage(variant: str) -> dict[str, str]:

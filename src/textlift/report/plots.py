@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from textlift.escaping import visible
 from textlift.report.svg import at, figure, short, tag, text_at
-from textlift.report.wording import clip, display_width, interval, percent, points, visible, whole
+from textlift.report.wording import clip, display_width, interval, percent, points, whole
 
 MAX_MATRIX_CLASSES = 20
 MAX_CURVE_POINTS = 120

@@ -4,7 +4,7 @@ import math
 
 from markupsafe import Markup, escape
 
-from textlift.report.wording import visible
+from textlift.escaping import visible
 
 
 def tag(name: str, *children: object, **attributes: object) -> Markup:

@@ -4,11 +4,11 @@ Knows results.json as a plain dict; no model, no numbers library, no template.
 """
 
 import html
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from textlift.escaping import escape_markdown, visible
 from textlift.report.wording import (
     MISSING,
     clip,
@@ -17,7 +17,6 @@ from textlift.report.wording import (
     duration,
     interval,
     percent,
-    visible,
     whole,
     wrap,
 )
@@ -121,13 +120,6 @@ def comparison_notes(runs: Sequence[Results]) -> list[str]:
 
 
 # ---- Markdown
-
-
-def escape_markdown(text: str) -> str:
-    """Foreign text that Markdown shows as written: no markup, no HTML, no table cell and no link out of it."""
-    escaped = re.sub(r"([\\`*_\[\]|~$#@{}!])", r"\\\1", visible(text))
-    escaped = re.sub(r"(?i)\b(www)\.", r"\1\\.", escaped.replace("://", r"\://"))
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _markdown_rows(headings: Sequence[str], rows: Iterable[Sequence[str]], *, n_text: int) -> str:

@@ -7,6 +7,8 @@ import math
 import re
 import unicodedata
 
+from textlift.escaping import JOINERS, visible
+
 MISSING = "\N{EN DASH}"
 
 METRIC_NAMES = {
@@ -20,34 +22,6 @@ METRIC_NAMES = {
     "log_loss": "Log loss",
 }
 
-# Joiners of emoji, Persian and Indic scripts: invisible, but the words are wrong without them.
-_JOINERS = "\u200c\u200d"
-_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-_MAX_MARKS = 4
-
-
-def visible(text: str, *, keep_lines: bool = False) -> str:
-    r"""Foreign text with control, bidirectional and other invisible characters shown as codes such as \u202e.
-
-    So are combining marks after the fourth in a row: stacked, they would be drawn over the lines above and below.
-    """
-    shown, marks = [], 0
-    for character in text:
-        category = unicodedata.category(character)
-        marks = marks + 1 if category in {"Mn", "Me"} else 0
-        if character == "\n":
-            shown.append(character if keep_lines else "\\n")
-        elif character not in _JOINERS and (category in _INVISIBLE or marks > _MAX_MARKS):
-            shown.append(_code(character))
-        else:
-            shown.append(character)
-    return "".join(shown)
-
-
-def _code(character: str) -> str:
-    number = ord(character)
-    return f"\\u{number:04x}" if number <= 0xFFFF else f"\\U{number:08x}"
-
 
 def display_width(text: str) -> int:
     """Columns that text takes in a terminal: wide characters take two, combining ones none."""
@@ -55,7 +29,7 @@ def display_width(text: str) -> int:
 
 
 def _columns(character: str) -> int:
-    if unicodedata.combining(character) or character in _JOINERS:
+    if unicodedata.combining(character) or character in JOINERS:
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 

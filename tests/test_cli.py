@@ -190,7 +190,7 @@ def test_resume_keeps_the_linear_kernel_with_which_the_run_began(
     shutil.copytree(finished, copy)
     (copy / "results.json").unlink()
     run = json.loads((copy / "run.json").read_text())
-    (copy / "run.json").write_text(json.dumps({**run, "linear_kernel": kernel}))
+    (copy / "run.json").write_text(json.dumps({**run, "environment": {"linear_kernel": kernel}}))
     model = base_folder("bert")
     ended = command(
         "run", data_file, "--model", model, "--set", "training.epochs=2", "--output", copy, "--resume", "--json"

@@ -12,13 +12,11 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone, is_classifier
-from sklearn.exceptions import NotFittedError, SkipTestWarning
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import get_tags
-from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 import textlift
 from method_pairs import pairs
@@ -51,49 +49,6 @@ def tiny(base_folder: Any) -> TextClassifier:
 def fitted(base_folder: Any) -> TextClassifier:
     """Fitted on the tiny texts; not to be changed."""
     return TextClassifier(str(base_folder("embedder")), batch_size=8).fit(TEXTS, LABELS)
-
-
-class RowsAsTexts(TextClassifier):
-    """TextClassifier behind rows of numbers, the only input that scikit-learn's checks know.
-
-    A number becomes a letter for its size. Checks of labels, probabilities, parameters, state, copies and repetition
-    meet TextClassifier itself; those of numbers as input meet `validate_data` here.
-    """
-
-    def fit(self, X, y):
-        X, y = (validate_data(self, X), None) if y is None else validate_data(self, X, y, dtype=np.float64)
-        return super().fit(_letters(X), y)
-
-    def predict(self, X):
-        return super().predict(self._known_rows(X))
-
-    def predict_proba(self, X):
-        return super().predict_proba(self._known_rows(X))
-
-    def _known_rows(self, X):
-        check_is_fitted(self)
-        return _letters(validate_data(self, X, reset=False, dtype=np.float64))
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = True
-        tags.input_tags.one_d_array = tags.input_tags.string = False
-        return tags
-
-
-def _letters(rows: np.ndarray) -> list[str]:
-    places = np.clip(np.round(rows * 3) + 13, 0, 25).astype(int)
-    return [" ".join(chr(ord("a") + place) for place in row[:20]) for row in places]
-
-
-@parametrize_with_checks([RowsAsTexts()])
-def test_scikit_learns_checks_pass_behind_rows_of_numbers(estimator: Any, check: Any, base_folder: Any) -> None:
-    check(estimator.set_params(model=str(base_folder("embedder"))))
-
-
-def test_scikit_learns_checks_of_the_text_estimator_itself_pass() -> None:
-    with pytest.warns(SkipTestWarning, match="requires input"):  # it leaves out every check that fits rows of numbers
-        check_estimator(TextClassifier())
 
 
 def test_defaults_are_those_of_the_main_job() -> None:

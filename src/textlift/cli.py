@@ -16,8 +16,8 @@ from typing import Annotated, Any
 import typer
 
 from textlift.errors import TextliftError, UsageError, safe_for_terminal
+from textlift.interrupts import Interrupted, handled
 
-INTERRUPTED = 130
 OUR_BUG = 70
 
 app = typer.Typer(
@@ -296,7 +296,7 @@ def methods(
 
 def main() -> None:
     """Run the command line and exit with the code of what happened."""
-    with _exit_codes():
+    with _exit_codes(), handled():
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
 
@@ -308,9 +308,9 @@ def _exit_codes() -> Iterator[None]:
     except TextliftError as error:
         _tell(f"error: {error}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _tell("interrupted; a run continues with --resume")
-        sys.exit(INTERRUPTED)
+    except Interrupted as error:
+        _tell(f"{error}; a run continues with --resume")
+        sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of stdout has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
@@ -318,8 +318,6 @@ def _exit_codes() -> Iterator[None]:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # click's usage errors
             error.show()
             sys.exit(int(error.exit_code))
-        if type(error).__name__ == "Abort":
-            sys.exit(INTERRUPTED)
         import traceback
 
         traceback.print_exc()

@@ -3,6 +3,7 @@
 Knows a classifier, its tokenizer and its label names. Does not know runs or recipes.
 """
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from textlift.errors import DataError
 from textlift.evaluation.metrics import softmax
 from textlift.models.classifier import Classifier
 from textlift.models.kernels import use_linear_kernel
-from textlift.runtime import Runtime
+from textlift.runtime import Runtime, is_out_of_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 INFERENCE_TOKENS = 4096
 
@@ -115,13 +118,10 @@ class Predictor:
         self.classifier.eval()
         began, done = time.perf_counter(), 0
         for batch in budget_batches(tokens.lengths, tokens_per_batch=INFERENCE_TOKENS):
-            if features:
-                logits[batch], kept = self._batch_with_features(tokens, batch)
-                if pooled is None:
-                    pooled = np.empty((len(tokens), kept.shape[1]), dtype=np.float32)
+            logits[batch], kept = self._batch(tokens, batch, features=features)
+            if kept is not None:
+                pooled = np.empty((len(tokens), kept.shape[1]), dtype=np.float32) if pooled is None else pooled
                 pooled[batch] = kept
-            else:
-                logits[batch] = self._batch_logits(self._inputs(tokens, batch))
             done += len(batch)
             yield done
         yield ForwardResult(logits, pooled, time.perf_counter() - began)
@@ -133,6 +133,23 @@ class Predictor:
     def _inputs(self, tokens: TokenizedTexts, batch: np.ndarray) -> dict[str, torch.Tensor]:
         inputs = collate(tokens, batch, pad_token_id=self._pad_token_id)
         return {name: tensor.to(self.runtime.device) for name, tensor in inputs.items()}
+
+    def _batch(
+        self, tokens: TokenizedTexts, batch: np.ndarray, *, features: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Logits and, where asked for, features of a batch; where memory does not suffice, of its halves."""
+        try:
+            if features:
+                return self._batch_with_features(tokens, batch)
+            return self._batch_logits(self._inputs(tokens, batch)), None
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(batch) == 1:
+                raise
+        logger.warning("Out of memory with %d texts in one pass; trying half of them.", len(batch))
+        halves = [self._batch(tokens, half, features=features) for half in np.array_split(batch, 2)]
+        logits = np.concatenate([half for half, _ in halves])
+        kept = [half for _, half in halves if half is not None]
+        return logits, np.concatenate(kept) if kept else None
 
     def _batch_logits(self, inputs: dict[str, torch.Tensor]) -> np.ndarray:
         with torch.inference_mode(), self.runtime.autocast():

@@ -1,7 +1,7 @@
 """The run directory: where everything of one run lies, how it is claimed, written and read.
 
     RUN/
-      run.json          format version, status, recipe fingerprint, command
+      run.json          format version, status, command, process, environment, fingerprints of recipe, model and data
       recipe.yaml       the resolved recipe; `textlift run RUN/recipe.yaml` does it again
       data.json         columns, reasons, label names, fingerprints of the files
       splits.csv        split, file and row number of every row
@@ -9,18 +9,17 @@
       results.json      everything measured; results.md and report.html show it
       variants/NAME/    metrics.json, predictions.jsonl, history.jsonl, adapter/ or model/, checkpoints/ while training
 
-Writes whole files through a neighbour and a rename. Does not know what the values mean.
+Writes files whole or not at all. Does not know what the values mean, or who may write (claims.py).
 """
 
 import json
-import os
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from textlift.errors import CannotCreateError, CheckpointError, InputNotFoundError, StorageError, nearest
+from textlift.errors import CheckpointError, InputNotFoundError, nearest
+from textlift.storage import storing, write_whole
 
 FORMAT_VERSION = 1
 SAVED_FOLDERS = ("adapter", "model")
@@ -67,17 +66,9 @@ class RunDirectory:
             StorageError: The disk refuses.
         """
         path = self.path / name
-        neighbour = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-        try:
+        with storing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with neighbour.open("w", encoding="utf-8", newline="") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            neighbour.replace(path)
-        except OSError as error:
-            neighbour.unlink(missing_ok=True)
-            raise StorageError(f"{path}: must be written whole; {error.strerror or error}.") from error
+            write_whole(path, text.encode())
 
     def write_lines(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write JSON lines, whole or not at all."""
@@ -98,77 +89,12 @@ class RunDirectory:
             raise CheckpointError(f"{path}: must hold JSON lines that textlift wrote; it cannot be read.") from error
 
     def finish(self, status: str) -> None:
-        """Record how the run stands: running, complete or failed."""
+        """Record how the run stands: running or complete."""
         self.write("run.json", {**self.read("run.json"), "status": status})
 
-
-def require_claimable(path: Path, *, overwrite: bool, resume: bool) -> None:
-    """Make sure, before any work, that a run can be written at a path; nothing is changed.
-
-    Raises:
-        CannotCreateError: Something is there already, or the place is not writable.
-    """
-    if path.exists() and not path.is_dir():
-        raise CannotCreateError(f"output {path} must be a folder; it is a file.\nPass another --output.")
-    filled = path.is_dir() and any(path.iterdir())
-    is_run = (path / "run.json").is_file()
-    if filled and not is_run:
-        raise CannotCreateError(
-            f"output {path} must be empty or a run of textlift; it holds other files.\nPass another --output."
-        )
-    if filled and not (overwrite or resume):
-        raise CannotCreateError(
-            f"output {path} must be empty; a run is there already.\nPass --resume to continue it, --overwrite to "
-            "replace it, or another --output."
-        )
-    place = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    if not place.is_dir() or not _is_writable(place):
-        raise CannotCreateError(f"output {path} must be writable; {place} is not.\nPass another --output.")
-
-
-def recorded_kernel(path: Path) -> str | None:
-    """The linear kernel of a run that is to be continued, or None where there is no run; rounding depends on it."""
-    if not (path / "run.json").is_file():
-        return None
-    kernel: str | None = RunDirectory(path).read("run.json").get("linear_kernel")
-    return kernel
-
-
-def claim(
-    path: Path, *, fingerprint: str, command: str, overwrite: bool, resume: bool, linear_kernel: str
-) -> RunDirectory:
-    """Create the run directory, or open it to be continued.
-
-    Raises:
-        CannotCreateError: As `require_claimable`.
-        CheckpointError: The run to resume belongs to another recipe, base model or data.
-        StorageError: The disk refuses.
-    """
-    require_claimable(path, overwrite=overwrite, resume=resume)
-    run = RunDirectory(path)
-    if resume and (path / "run.json").is_file():
-        if run.read("run.json").get("fingerprint") != fingerprint:
-            raise CheckpointError(
-                f"{path}: the run to resume must have the same recipe, base model and data; something differs."
-                "\nPass --overwrite to start anew, or another --output."
-            )
-        run.finish("running")
-        return run
-    if overwrite and (path / "run.json").is_file():
-        shutil.rmtree(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotCreateError(f"output {path} must be writable; {error.strerror}.") from error
-    values = {
-        "format_version": FORMAT_VERSION,
-        "status": "running",
-        "fingerprint": fingerprint,
-        "command": command,
-        "linear_kernel": linear_kernel,
-    }
-    run.write("run.json", values)
-    return run
+    def forget_checkpoints(self, name: str) -> None:
+        """Take the checkpoints of a variant away; it is measured and saved."""
+        shutil.rmtree(self.variant(name) / "checkpoints", ignore_errors=True)
 
 
 def open_run(path: Path) -> RunDirectory:
@@ -230,16 +156,6 @@ def source_of(run: RunDirectory, results: Mapping[str, Any], name: str) -> Path 
     """The folder that a variant is loaded from; a merged one is made from the adapter it came from."""
     origin = results["variants"][name].get("merged_from", name)
     return run.saved_folder(origin)
-
-
-def _is_writable(folder: Path) -> bool:
-    probe = folder / f".textlift-{uuid.uuid4().hex[:8]}"
-    try:
-        probe.touch()
-        probe.unlink()
-    except OSError:
-        return False
-    return True
 
 
 def _nearest_run(path: Path) -> str:

@@ -11,7 +11,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -44,6 +44,7 @@ PACKAGES = (
 
 
 ONEDNN = "onednn"
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 _WINS_BY = 1.3  # a start-up measurement below this could turn out otherwise the next time
 
 
@@ -268,11 +269,39 @@ def versions() -> dict[str, str]:
     return found
 
 
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What is otherwise in one environment than in another and can move the last digits of a result, in words."""
+    names = ("device", "precision", "threads", "linear_kernel", "platform", "processor", "python", "gpu", *PACKAGES)
+    return [
+        f"{name.replace('_', ' ')} {now.get(name, 'none')} in place of {before.get(name, 'none')}"
+        for name in names
+        if before.get(name) != now.get(name)
+    ]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of torch says that memory ran out; on the CPU torch raises a plain RuntimeError."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def processor() -> str:
+    """The name of the processor, where the system tells it; rounding may differ between two."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text(errors="replace").splitlines() if told.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
 def environment(runtime: Runtime | None = None) -> dict[str, Any]:
     """What a reader needs to know of the machine and the versions, with no name of a person or host."""
     facts: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
         "cores": available_cores(),
         **versions(),
     }

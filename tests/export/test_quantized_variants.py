@@ -21,7 +21,7 @@ from textlift.inference import Predictor
 from textlift.models.loading import BaseModel
 from textlift.models.quantized import quantization_of
 from textlift.recipe import Quantization
-from textlift.training.checkpoint import restore_latest, save_checkpoint
+from textlift.training.checkpoint import Restored, restore_latest, save_checkpoint
 from textlift.training.session import Measurement, TrainingSession
 from textlift.workflow.merging import MergeCost, cost_warning, merge_cost, require_usable
 from tiny_models import CPU, LABEL_NAMES, TEXTS, disturb, logits_of, session, write_base
@@ -148,12 +148,12 @@ def test_a_continued_training_equals_an_unbroken_one(base_folder: BaseFolder, tm
     list(unbroken.run())
     for event in (stopped := fresh_session()).run():
         if isinstance(event, Measurement):
-            save_checkpoint(stopped, tmp_path, fingerprint="of this job")
+            save_checkpoint(stopped, tmp_path, job={"recipe": "of this job"}, environment={})
             if event.step >= 4:
                 break
     continued = fresh_session()
     torch.manual_seed(12345)  # the state of the generator comes from the checkpoint
-    assert restore_latest(continued, tmp_path, fingerprint="of this job") == (4, [])
+    assert restore_latest(continued, tmp_path, job={"recipe": "of this job"}, environment={}) == Restored(4)
     list(continued.run())
     weights = continued.trained_weights()
     assert all(torch.equal(weight, weights[key]) for key, weight in unbroken.trained_weights().items())

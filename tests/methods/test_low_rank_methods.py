@@ -18,7 +18,7 @@ from textlift.inference import Predictor
 from textlift.methods.registry import METHODS
 from textlift.methods.started import plain_lora
 from textlift.runtime import quiet_libraries
-from textlift.training.checkpoint import restore_latest, save_checkpoint
+from textlift.training.checkpoint import Restored, restore_latest, save_checkpoint
 from textlift.training.optim import make_optimizer
 from textlift.training.session import Measurement, TrainingSession
 from tiny_models import CPU, LABEL_NAMES, TEXTS, disturb, fresh, logits_of, session, wrapped
@@ -151,9 +151,9 @@ def test_a_continued_training_equals_an_unbroken_one(base_folder: BaseFolder, tm
     list(unbroken.run())
     for event in stopped.run():
         if isinstance(event, Measurement) and event.step == 1:
-            save_checkpoint(stopped, tmp_path, fingerprint="of this job")
+            save_checkpoint(stopped, tmp_path, job={"recipe": "of this job"}, environment={})
             break
-    assert restore_latest(continued, tmp_path, fingerprint="of this job") == (1, [])
+    assert restore_latest(continued, tmp_path, job={"recipe": "of this job"}, environment={}) == Restored(1)
     list(continued.run())
     assert unbroken.progress.history == continued.progress.history
     for name, weight in unbroken.trained_weights().items():

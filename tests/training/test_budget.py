@@ -9,12 +9,12 @@ import torch
 
 from conftest import BaseFolder
 from textlift.training import session as session_module
-from textlift.training.checkpoint import restore_latest, save_checkpoint
+from textlift.training.checkpoint import Restored, restore_latest, save_checkpoint
 from textlift.training.loop import TrainStep
 from textlift.training.session import Measurement, TrainingSession
 from tiny_models import session, wrapped
 
-MARK = "of this job"
+MARK, HERE = {"recipe": "of this job"}, {"torch": "2.0"}
 
 
 def tiny_session(base_folder: BaseFolder, **settings: object) -> TrainingSession:
@@ -92,7 +92,7 @@ def stopped_at(training: TrainingSession, step: int, folder: Path) -> TrainingSe
     for event in training.run():
         if isinstance(event, Measurement) and event.step == step:
             break
-    save_checkpoint(training, folder, fingerprint=MARK)
+    save_checkpoint(training, folder, job=MARK, environment=HERE)
     return training
 
 
@@ -108,7 +108,7 @@ def test_a_training_under_a_budget_of_tokens_continues_bit_for_bit(base_folder: 
     stopped_at(begun, 4, tmp_path)
     continued = tiny_session(base_folder, **settings)
     torch.manual_seed(12345)  # the state of the generator comes from the checkpoint
-    assert restore_latest(continued, tmp_path, fingerprint=MARK) == (4, [])
+    assert restore_latest(continued, tmp_path, job=MARK, environment=HERE) == Restored(4)
     list(continued.run())
     weights = continued.trained_weights()
     assert all(torch.equal(weight, weights[key]) for key, weight in unbroken.trained_weights().items())
@@ -123,7 +123,7 @@ def test_seconds_that_are_used_up_stay_used_up(
     settings = {"epochs": 9, "batch_size": 8, "evaluations_per_epoch": 1, "max_seconds": 1.25}
     stopped_at(tiny_session(base_folder, **settings), 3, tmp_path)
     continued = tiny_session(base_folder, **settings)
-    restore_latest(continued, tmp_path, fingerprint=MARK)
+    restore_latest(continued, tmp_path, job=MARK, environment=HERE)
     list(continued.run())
     assert continued.progress.step == 5
     assert continued.end_reason == "max_seconds 1.25 is used up"

@@ -1,6 +1,8 @@
 """One optimizer step: micro-batches, clipping, dropout, and an end at the first number that is not finite."""
 
 import copy
+import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from conftest import BaseFolder
 from textlift.data.batching import collate
 from textlift.errors import TrainingError
 from textlift.inference import Predictor
-from textlift.training.loop import Batch, TrainStep, train_steps
+from textlift.training.loop import Batch, Group, Shrunk, TrainStep, train_steps
 from textlift.training.optim import make_optimizer, make_schedule
 from tiny_models import CPU, LABELS, TEXTS, session, wrapped
 
@@ -35,7 +37,7 @@ def one_step(predictor: Predictor, micro_batches: list[Batch], max_grad_norm: fl
         classifier,
         optimizer,
         schedule,
-        groups=[micro_batches],
+        groups=[Group(lambda: micro_batches)],
         runtime=CPU,
         dropout=False,
         max_grad_norm=max_grad_norm,
@@ -90,7 +92,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(base_folder: 
     before = copy.deepcopy(predictor.classifier.state_dict())
     with pytest.raises(TrainingError, match=r"step 1: loss and gradient must be finite; found loss nan") as caught:
         one_step(predictor, [batch_of(predictor, [0, 1, 2])])
-    assert "training.learning_rate" in str(caught.value)
+    assert "the base model is damaged" in str(caught.value)
     assert caught.value.exit_code == 1
     after = predictor.classifier.state_dict()
     assert all(torch.equal(weight, after[key]) or weight.isnan().any() for key, weight in before.items())
@@ -109,3 +111,86 @@ def test_validation_that_is_not_finite_is_never_a_score(base_folder: BaseFolder)
     with pytest.raises(TrainingError, match=r"step 1: log loss on validation must be finite; found nan"):
         list(training.run())
     assert training.progress.best_step == 0
+
+
+def test_the_rows_of_a_step_that_is_not_finite_are_named(base_folder: BaseFolder) -> None:
+    predictor, _ = wrapped(base_folder("gpt2"), "full")
+    training = session(predictor, learning_rate=1e38, warmup_ratio=0.0, evaluations_per_epoch=1, patience=None)
+    training.train = dataclasses.replace(training.train, name_of=lambda index: f"rows.csv:{index + 1}")
+    with pytest.raises(
+        TrainingError, match=r"Rows: (rows.csv:\d+, ){7}rows.csv:\d+.\nLikely cause: a learning rate of"
+    ):
+        list(training.run())
+
+
+class Small:
+    """A classifier's forward pass on a device that holds so many padded tokens."""
+
+    def __init__(self, predictor: Predictor, room: int) -> None:
+        self.forward, self.room, self.widest = predictor.classifier.forward, room, 0
+
+    def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        if input_ids.numel() > self.room and self.forward.__self__.training_now:
+            raise RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte"
+            )
+        if self.forward.__self__.training_now:
+            self.widest = max(self.widest, input_ids.numel())
+        return self.forward(input_ids, attention_mask)
+
+
+def in_a_small_memory(predictor: Predictor, room: int, monkeypatch: pytest.MonkeyPatch) -> Small:
+    """Training fails above so many tokens; measuring does not."""
+    classifier, small = predictor.classifier, Small(predictor, room)
+    classifier.training_now = False
+    monkeypatch.setattr(classifier, "forward", small)
+    monkeypatch.setattr(
+        type(classifier), "set_training", lambda self, base_dropout: setattr(self, "training_now", True)
+    )
+    monkeypatch.setattr(type(classifier), "eval", lambda self: setattr(self, "training_now", False))
+    return small
+
+
+def test_where_memory_runs_out_the_same_steps_are_taken_in_smaller_parts(
+    base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"epochs": 2, "batch_size": 8, "patience": None}
+    plain = session(wrapped(base_folder("bert"), "lora")[0], **settings)
+    losses = [event.loss for event in plain.run() if isinstance(event, TrainStep)]
+    predictor, _ = wrapped(base_folder("bert"), "lora")
+    small = in_a_small_memory(predictor, 60, monkeypatch)
+    training = session(predictor, **settings)
+    events = list(training.run())
+    shrunk = [event.tokens_per_batch for event in events if isinstance(event, Shrunk)]
+    assert len(shrunk) >= 1
+    assert all(before == 2 * after or before == 2 * after + 1 for before, after in pairwise(shrunk))
+    assert small.widest <= 60
+    assert [event.loss for event in events if isinstance(event, TrainStep)] == pytest.approx(losses, rel=1e-4)
+    told = [record["tokens_per_batch"] for record in training.progress.history if "tokens_per_batch" in record]
+    assert told == shrunk
+    assert training.progress.tokens_per_batch == shrunk[-1]
+
+
+def test_a_text_that_does_not_fit_into_memory_stops_with_advice(
+    base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor, _ = wrapped(base_folder("bert"), "lora")
+    in_a_small_memory(predictor, 2, monkeypatch)
+    with pytest.raises(TrainingError, match=r"step 1: one text must fit into memory; .*\nPass --set model.max_length"):
+        list(session(predictor, patience=None).run())
+
+
+def test_another_error_of_torch_is_not_taken_for_a_lack_of_memory(
+    base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor, _ = wrapped(base_folder("bert"), "lora")
+
+    def broken(*_: object) -> torch.Tensor:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    training = session(predictor, patience=None)
+    events = training.run()
+    next(events)  # the first measurement
+    monkeypatch.setattr(predictor.classifier, "forward", broken)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        next(events)

@@ -79,7 +79,8 @@ class Method:
         after_step: Called with the module and the step's number between the optimizer's step and the next.
         penalty: A loss of its own, of the module; added to that of the rows.
         before_save: Called with the module and its options once training has ended, before it is measured.
-        resumable: Whether a checkpoint holds all of its state.
+        state: What it keeps beside the weights that train, as tensors of the module: part of a checkpoint.
+        restore_state: Puts those tensors back into the module.
         sources: Folders of saved adapters that it starts from, of its options; they belong to a run's fingerprint.
         require_base: Called with its options, the sha256 of each weight file of the base model, and the pooling, before
             weights are loaded; raises ModelError where its sources are of another base model.
@@ -108,7 +109,8 @@ class Method:
     after_step: Callable[[Any, int], None] | None = None
     penalty: Callable[[Any], Any] | None = None
     before_save: Callable[[Any, Any], Any] | None = None
-    resumable: bool = True
+    state: Callable[[Any], Mapping[str, Any]] | None = None
+    restore_state: Callable[[Any, Mapping[str, Any]], None] | None = None
     sources: Callable[[Any], Sequence[Path]] = _no_sources
     require_base: Callable[[Any, Mapping[str, str], str], None] | None = None
     save: Callable[[Any, Path, Mapping[str, Any]], None] | None = None

@@ -14,14 +14,19 @@ Source:
     Edalati et al. (2022), KronA; named LoKr by Yeh et al. (2024), LyCORIS, section 3.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
 from textlift.methods.base import Method, MethodOptions, Parts
 from textlift.methods.low_rank import Alpha, Dropout, Rank, Targets, chosen_layers, shared_settings
 
+if TYPE_CHECKING:
+    import torch
+
 _ADAPTER = "default"
+_IMPORTANCE, _PATTERN = ("ipt", "exp_avg_ipt", "exp_avg_unc"), "pattern"
 
 
 class AdaLoraOptions(MethodOptions):
@@ -123,6 +128,28 @@ def allocate_ranks(model: Any, step: int) -> None:
     model.base_model.update_and_allocate(step)
 
 
+def importance(model: Any) -> dict[str, "torch.Tensor"]:
+    """What the schedule has learned so far: smoothed importance of each weight, and which ranks were set to zero."""
+    import torch
+
+    allocator = model.base_model.rankallocator
+    kept = {f"{what}.{name}": t for what in _IMPORTANCE for name, t in getattr(allocator, what).items()}
+    pattern = model.peft_config[_ADAPTER].rank_pattern or {}
+    return kept | {f"{_PATTERN}.{name}": torch.tensor(ranks) for name, ranks in pattern.items()}
+
+
+def restore_importance(model: Any, tensors: Mapping[str, "torch.Tensor"]) -> None:
+    """Put back what `importance` gave."""
+    found: dict[str, dict[str, Any]] = {what: {} for what in (*_IMPORTANCE, _PATTERN)}
+    device = next(model.parameters()).device
+    for key, tensor in tensors.items():
+        what, _, name = key.partition(".")
+        found[what][name] = tensor.tolist() if what == _PATTERN else tensor.to(device)
+    for what in _IMPORTANCE:
+        setattr(model.base_model.rankallocator, what, found[what])
+    model.peft_config[_ADAPTER].rank_pattern = found[_PATTERN] or None
+
+
 def orthogonality(model: Any) -> Any:
     """How far P and Q of all layers are from orthonormal: the mean of ||P' P - I|| and ||Q Q' - I||, weighted.
 
@@ -210,7 +237,8 @@ METHODS = (
         after_step=allocate_ranks,
         penalty=orthogonality,
         before_save=settle_ranks,
-        resumable=False,
+        state=importance,
+        restore_state=restore_importance,
     ),
     Method(
         "vera",

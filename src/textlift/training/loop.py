@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from textlift.errors import TrainingError
 from textlift.models.classifier import Classifier
-from textlift.runtime import Runtime
+from textlift.runtime import Runtime, is_out_of_memory
 
 Batch = dict[str, torch.Tensor]
 
@@ -28,26 +28,52 @@ class TrainStep:
     examples: int
 
 
+@dataclass(frozen=True)
+class Shrunk:
+    """Memory ran out; the step is taken again with this many padded tokens in one forward pass."""
+
+    tokens_per_batch: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """The examples of one optimizer step.
+
+    Args:
+        batches: Gives them as micro-batches: input_ids and attention_mask (B, L), labels (B,).
+        shrink: Called where memory ran out: makes the next micro-batches smaller and tells their budget of tokens; 0
+            where they cannot be.
+        names: What the rows are called, for messages.
+    """
+
+    batches: Callable[[], Sequence[Batch]]
+    shrink: Callable[[], int] = int
+    names: Callable[[], str] = str
+
+
 def train_steps(
     classifier: Classifier,
     optimizer: torch.optim.Optimizer,
     schedule: LRScheduler,
     *,
-    groups: Iterable[Sequence[Batch]],
+    groups: Iterable[Group],
     runtime: Runtime,
     dropout: bool,
     first: int = 1,
     max_grad_norm: float = 1.0,
     penalty: Callable[[], torch.Tensor] | None = None,
     after_step: Callable[[int], None] | None = None,
-) -> Iterator[TrainStep]:
-    """Take one optimizer step per group of micro-batches; the caller measures, saves or stops between them.
+) -> Iterator[TrainStep | Shrunk]:
+    """Take one optimizer step per group; the caller measures, saves or stops between them.
+
+    Where memory runs out, the same step is taken again, with the same random numbers, in smaller parts: the same
+    arithmetic within rounding.
 
     Args:
         classifier: With exactly the weights that train set to require gradients.
         optimizer: Over those weights.
         schedule: Of the learning rate.
-        groups: Micro-batches of each step: input_ids and attention_mask (B, L), labels (B,).
+        groups: The examples of each step.
         runtime: Device and arithmetic of the forward pass.
         dropout: Whether the dropout of the base model is on.
         first: Number of the first step.
@@ -56,42 +82,83 @@ def train_steps(
         after_step: Called with the step's number after the weights moved, while their gradients are still there.
 
     Raises:
-        TrainingError: Loss or gradient is not finite; the weights are those before the step.
+        TrainingError: Loss or gradient is not finite, or memory does not suffice for one text; the weights are those
+            before the step.
     """
     trained = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
-    for number, micro_batches in enumerate(groups, start=first):
+    for number, group in enumerate(groups, start=first):
         classifier.set_training(base_dropout=dropout)  # the caller may have measured since the last step
-        examples = sum(len(batch["labels"]) for batch in micro_batches)
-        loss = torch.zeros((), device=trained[0].device)
-        for batch in micro_batches:
-            inputs = {name: tensor.to(runtime.device) for name, tensor in batch.items()}
-            with runtime.autocast():
-                logits = classifier(inputs["input_ids"], inputs["attention_mask"])  # (B, C)
-            # Sum over examples, not mean of means: micro-batches may differ in size.
-            share = functional.cross_entropy(logits.float(), inputs["labels"], reduction="sum") / examples
-            share.backward()  # type: ignore[no-untyped-call]
-            loss += share.detach()
-        if penalty is not None:
-            extra = penalty()
-            extra.backward()  # type: ignore[no-untyped-call]
-            loss += extra.detach()
-        grad_norm = nn.utils.clip_grad_norm_(trained, max_grad_norm)
+        while True:
+            states = _random_states(runtime.device)
+            try:
+                loss, useful, examples = _backward(classifier, group.batches(), runtime=runtime, penalty=penalty)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                optimizer.zero_grad(set_to_none=True)
+                budget = group.shrink()
+                if not budget:
+                    raise TrainingError(
+                        f"step {number}: one text must fit into memory; it does not, on {runtime.device}."
+                        "\nPass --set model.max_length with fewer tokens, a smaller base model, or --method qlora."
+                    ) from error
+            _set_random_states(states, runtime.device)  # outside the handler, which holds the memory of the failed pass
+            yield Shrunk(budget)
+        grad_norm = float(nn.utils.clip_grad_norm_(trained, max_grad_norm))
         rate = float(schedule.get_last_lr()[0])
-        _require_finite(number, loss=float(loss), grad_norm=float(grad_norm), learning_rate=rate)
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            optimizer.zero_grad(set_to_none=True)
+            found = f"found loss {loss:g} and gradient norm {grad_norm:g}"
+            raise TrainingError(_not_finite(number, found, classifier, runtime=runtime, rate=rate, rows=group.names()))
         optimizer.step()
         schedule.step()
         if after_step is not None:
             after_step(number)
         optimizer.zero_grad(set_to_none=True)
-        useful = sum(int(batch["attention_mask"].sum()) for batch in micro_batches)
-        yield TrainStep(number, float(loss), float(grad_norm), rate, useful, examples)
+        yield TrainStep(number, loss, grad_norm, rate, useful, examples)
 
 
-def _require_finite(step: int, *, loss: float, grad_norm: float, learning_rate: float) -> None:
-    if math.isfinite(loss) and math.isfinite(grad_norm):
-        return
-    raise TrainingError(
-        f"step {step}: loss and gradient must be finite; found loss {loss:g} and gradient norm {grad_norm:g} at a "
-        f"learning rate of {learning_rate:.2g}.\nLikely cause: the learning rate is too high for this model. "
-        "Pass --set training.learning_rate with a tenth of it."
-    )
+def _backward(
+    classifier: Classifier, batches: Sequence[Batch], *, runtime: Runtime, penalty: Callable[[], torch.Tensor] | None
+) -> tuple[float, int, int]:
+    """The gradients of one step, summed over its micro-batches; its loss, useful tokens and examples."""
+    examples = sum(len(batch["labels"]) for batch in batches)
+    loss = torch.zeros((), device=runtime.device)
+    for batch in batches:
+        inputs = {name: tensor.to(runtime.device) for name, tensor in batch.items()}
+        with runtime.autocast():
+            logits = classifier(inputs["input_ids"], inputs["attention_mask"])  # (B, C)
+        # Sum over examples, not mean of means: micro-batches may differ in size.
+        share = functional.cross_entropy(logits.float(), inputs["labels"], reduction="sum") / examples
+        share.backward()  # type: ignore[no-untyped-call]
+        loss += share.detach()
+    if penalty is not None:
+        extra = penalty()
+        extra.backward()  # type: ignore[no-untyped-call]
+        loss += extra.detach()
+    return float(loss), sum(int(batch["attention_mask"].sum()) for batch in batches), examples
+
+
+def _not_finite(step: int, found: str, classifier: Classifier, *, runtime: Runtime, rate: float, rows: str) -> str:
+    """What stopped the training, in which rows, and why that is likely."""
+    odd = next((name for name, p in classifier.named_parameters() if not bool(torch.isfinite(p.detach()).all())), None)
+    if odd is not None and step == 1:
+        cause = f"the base model is damaged: {odd} holds values that are not finite."
+    elif step == 1 and runtime.precision != "fp32":
+        cause = f"the base model leaves the range of {runtime.precision}. Pass --set runtime.precision=fp32."
+    else:
+        cause = f"a learning rate of {rate:.2g} is too high. Pass --set training.learning_rate with a tenth of it."
+    told = f" Rows: {rows}." if rows else ""
+    return f"step {step}: loss and gradient must be finite; {found}.{told}\nLikely cause: {cause}"
+
+
+def _random_states(device: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.startswith("cuda") else None
+
+
+def _set_random_states(states: tuple[torch.Tensor, torch.Tensor | None], device: str) -> None:
+    torch.set_rng_state(states[0])
+    if states[1] is not None:
+        torch.cuda.empty_cache()
+        torch.cuda.set_rng_state(states[1], device)

@@ -6,8 +6,9 @@ and put back (see checkpoint.py).
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,19 +17,22 @@ import torch
 from textlift.data.batching import TokenizedTexts, collate, epoch_batches, split_by_budget
 from textlift.errors import TrainingError
 from textlift.evaluation.metrics import log_softmax
-from textlift.inference import Predictor
+from textlift.inference import ForwardResult, Predictor
 from textlift.models.kernels import use_linear_kernel
 from textlift.recipe import TrainingSection
-from textlift.training.loop import Batch, TrainStep, train_steps
+from textlift.training.loop import Batch, Group, Shrunk, TrainStep, train_steps
 from textlift.training.optim import make_optimizer, make_schedule
+
+_NAMED = 8  # rows of a step that a message names
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Tokenized rows with their label ids, (N,)."""
+    """Tokenized rows with their label ids, (N,), and what each is called: the file and row that it came from."""
 
     tokens: TokenizedTexts
     labels: np.ndarray
+    name_of: Callable[[int], str] = str
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,13 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a method does beside the loss of the rows; see `methods.base.Method`."""
+    """What a method does beside the loss of the rows and keeps beside its weights; see `methods.base.Method`."""
 
     ratios: Mapping[str, float] = field(default_factory=dict)
     penalty: Callable[[], torch.Tensor] | None = None
     after_step: Callable[[int], None] | None = None
+    state: Callable[[], Mapping[str, torch.Tensor]] = dict
+    restore: Callable[[Mapping[str, torch.Tensor]], None] = lambda _: None
 
 
 @dataclass
@@ -56,12 +62,14 @@ class Progress:
     """Everything that changes while training, beside weights and optimizer."""
 
     step: int = 0
+    measured_step: int = -1
     best_step: int = -1
     best_accuracy: float = -1.0
     best_log_loss: float = math.inf
     without_gain: int = 0
     seconds: float = 0.0
     useful_tokens: int = 0
+    tokens_per_batch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -76,6 +84,7 @@ class TrainingSession:
         seed: Order of the rows and dropout come from it.
         base_dropout: Whether the dropout of the base model is on.
         hooks: What a method does beside the loss of the rows.
+        stop: Asked between steps and between the batches of a measurement; where it says so, `run` ends there.
     """
 
     def __init__(
@@ -89,6 +98,7 @@ class TrainingSession:
         seed: int,
         base_dropout: bool,
         hooks: Hooks | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.predictor = predictor
         self.classifier = predictor.classifier
@@ -99,7 +109,8 @@ class TrainingSession:
         self.seed = seed
         self.base_dropout = base_dropout
         self.hooks = hooks or Hooks()
-        self.progress = Progress()
+        self.stop = stop
+        self.progress = Progress(tokens_per_batch=settings.tokens_per_batch)
         self.steps_per_epoch = math.ceil(len(train.tokens) / settings.batch_size)
         self.total_steps = planned_steps(settings, train.tokens.lengths, seed=seed)
         self.optimizer = make_optimizer(
@@ -116,16 +127,16 @@ class TrainingSession:
         )
         self.best: dict[str, torch.Tensor] = {}
 
-    def run(self) -> Iterator[TrainStep | Measurement]:
+    def run(self) -> Iterator[TrainStep | Measurement | Shrunk]:
         """Train to the end, or until validation no longer gains, and put the best weights back.
 
-        Every measurement is a safe place to take the state out. The caller may stop asking at any point.
+        After every event is a safe place to take the state out, and to stop asking: a measurement that is due is made
+        first when training continues. Ends early, with the last weights in place, where `stop` says so.
 
         Raises:
-            TrainingError: Loss or gradient of a step, or the loss on validation, is not finite.
+            TrainingError: Loss or gradient of a step, or the loss on validation, is not finite; or not even one text
+                fits into memory. The weights are those before the step.
         """
-        if not self.progress.history:
-            yield self._measure()
         due = self._measured_steps()
         steps = train_steps(
             self.classifier,
@@ -139,17 +150,37 @@ class TrainingSession:
             penalty=self.hooks.penalty,
             after_step=self.hooks.after_step,
         )
-        while not self._is_over():
-            began = time.perf_counter()
-            step = next(steps)
+        while not self.stop():
+            if self._is_due(due):
+                measured = self._measure()
+                if measured is None:
+                    return
+                yield measured
+            elif self._is_over():
+                self.restore_best()
+                return
+            else:
+                yield self._step(steps)
+
+    def _step(self, steps: Iterator[TrainStep | Shrunk]) -> TrainStep | Shrunk:
+        began = time.perf_counter()
+        try:
+            event = next(steps)
+        finally:
             self.progress.seconds += time.perf_counter() - began
-            self.progress.step = step.number
-            self.progress.useful_tokens += step.useful_tokens
-            self._remember(step)
-            yield step
-            if step.number in due or self._time_used() >= 1:
-                yield self._measure()
-        self.restore_best()
+        if isinstance(event, TrainStep):
+            self.progress.step = event.number
+            self.progress.useful_tokens += event.useful_tokens
+            self._remember(event)
+        else:
+            self.progress.history.append({"step": self.progress.step, "tokens_per_batch": event.tokens_per_batch})
+        return event
+
+    def _is_due(self, due: set[int]) -> bool:
+        """Whether validation is to be measured at this step and was not yet."""
+        if self.progress.measured_step == self.progress.step:
+            return False
+        return self.progress.step == 0 or self.progress.step in due or self._time_used() >= 1
 
     def trained_weights(self) -> dict[str, torch.Tensor]:
         """The weights that train, by name; not copies."""
@@ -185,24 +216,45 @@ class TrainingSession:
         count = math.ceil(self.total_steps / interval)
         return {min(self.total_steps, max(1, round(interval * (k + 1)))) for k in range(count)} | {self.total_steps}
 
-    def _groups(self) -> Iterator[Sequence[Batch]]:
+    def _groups(self) -> Iterator[Group]:
         done = self.progress.step
         for epoch in range(done // self.steps_per_epoch, self.settings.epochs):
             batches = _epoch(self.settings, self.train.tokens.lengths, seed=self.seed, epoch=epoch)
             first = done - epoch * self.steps_per_epoch if epoch == done // self.steps_per_epoch else 0
             for indices in batches[first:]:
-                yield self._micro_batches(indices)
+                yield Group(partial(self._micro_batches, indices), self._shrink, partial(self._names, indices))
 
     def _micro_batches(self, indices: np.ndarray) -> list[Batch]:
         pad = int(self.predictor.tokenizer.pad_token_id or 0)
-        parts = split_by_budget(indices, self.train.tokens.lengths, tokens_per_batch=self.settings.tokens_per_batch)
+        budget = self.progress.tokens_per_batch
+        parts = split_by_budget(indices, self.train.tokens.lengths, tokens_per_batch=budget)
         return [
             {**collate(self.train.tokens, part, pad_token_id=pad), "labels": torch.from_numpy(self.train.labels[part])}
             for part in parts
         ]
 
-    def _measure(self) -> Measurement:
-        logits = self.predictor.forward(self.validation.tokens).logits
+    def _shrink(self) -> int:
+        """Half the budget of tokens; 0 where a step is split into single texts already."""
+        widest = int(self.train.tokens.lengths.max()) * self.settings.batch_size
+        budget = min(self.progress.tokens_per_batch, widest) // 2
+        if budget < int(self.train.tokens.lengths.min()):
+            return 0
+        self.progress.tokens_per_batch = budget
+        return budget
+
+    def _names(self, indices: np.ndarray) -> str:
+        names = [self.train.name_of(int(index)) for index in indices]
+        return f"{', '.join(names[:_NAMED])}{f' and {len(names) - _NAMED} more' if len(names) > _NAMED else ''}"
+
+    def _measure(self) -> Measurement | None:
+        """Scores on validation, and the best weights kept; None where it was stopped half way."""
+        logits: np.ndarray | None = None
+        for event in self.predictor.forward_steps(self.validation.tokens):
+            if isinstance(event, ForwardResult):
+                logits = event.logits
+            elif self.stop():
+                return None
+        assert logits is not None
         accuracy, log_loss = quick_scores(self.validation.labels, logits)
         progress = self.progress
         if not math.isfinite(log_loss):  # argmax over NaN answers class 0 and would look like a score
@@ -211,6 +263,7 @@ class TrainingSession:
                 "\nLikely cause: the learning rate is too high for this model. "
                 "Pass --set training.learning_rate with a tenth of it."
             )
+        progress.measured_step = progress.step
         is_best = (accuracy, -log_loss) > (progress.best_accuracy, -progress.best_log_loss)
         if is_best:
             progress.best_step, progress.best_accuracy, progress.best_log_loss = progress.step, accuracy, log_loss

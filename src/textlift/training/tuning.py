@@ -52,10 +52,13 @@ def apply_method(
 def hooks_of(classifier: Classifier, method: Method, options: MethodOptions) -> Hooks:
     """What a method does during training, bound to the classifier that it wraps."""
     penalty, after_step = method.penalty, method.after_step
+    take, put_back = method.state, method.restore_state
     return Hooks(
         method.rate_ratios(options),
         (lambda: penalty(classifier.model)) if penalty else None,
         (lambda step: after_step(classifier.model, step)) if after_step else None,
+        (lambda: take(classifier.model)) if take else dict,
+        (lambda tensors: put_back(classifier.model, tensors)) if put_back else lambda _: None,
     )
 
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from textlift.claims import claim, recorded, require_claimable
 from textlift.data import write_conflicts
 from textlift.errors import CannotCreateError
 from textlift.progress import Progress
 from textlift.recipe import Recipe, recipe_yaml
 from textlift.report.html import render_html
 from textlift.report.table import html_fragment, markdown_table, text_table
-from textlift.runs import RunDirectory, claim, recorded_kernel, require_claimable
+from textlift.runs import RunDirectory
+from textlift.runtime import differences, environment
 from textlift.workflow.baselines import FrozenPass, measure_baselines
 from textlift.workflow.measuring import Measured, restore, store
 from textlift.workflow.preparation import Job, prepare, sources_of
@@ -81,20 +83,18 @@ def run_recipe(
     path = output or Path("runs") / recipe.name
     require_claimable(path, overwrite=overwrite, resume=resume)
     _require_sources_elsewhere(recipe, path)
-    job = prepare(recipe, progress, linear_kernel=recorded_kernel(path) if resume else None)
-    run = claim(
-        path,
-        fingerprint=job.fingerprint,
-        command=command,
-        overwrite=overwrite,
-        resume=resume,
-        linear_kernel=job.runtime.linear_kernel,
-    )
-    _write_inputs(run, job)
-    measured = list(_measure_all(run, job, progress))
-    results = assemble(job, measured, command=command)
-    write_report(run, results, {one.name: one.history for one in measured})
-    run.finish("complete")
+    job = prepare(recipe, progress, linear_kernel=recorded(path, "linear_kernel") if resume else None)
+    machine = environment(job.runtime)
+    with claim(
+        path, fingerprint=job.fingerprint, command=command, overwrite=overwrite, resume=resume, environment=machine
+    ) as (run, before):
+        for one in differences(before, machine) if before else ():
+            progress.say(f"  continued with {one}: the last digits may differ")
+        _write_inputs(run, job)
+        measured = list(_measure_all(run, job, progress))
+        results = assemble(job, measured, command=command)
+        write_report(run, results, {one.name: one.history for one in measured})
+        run.finish("complete")
     return RunResult(path, results)
 
 

@@ -71,12 +71,13 @@ def store(run: RunDirectory, job: Job, measured: Measured) -> None:
                     "label": names[job.labels[split][index]],
                     "prediction": names[int(row.argmax())],
                     "probabilities": [round(float(value), 6) for value in row],
-                    "logits": [float(f"{value:.7g}") for value in logits[index]],
+                    "logits": [float(f"{value:.9g}") for value in logits[index]],
                 }
             )
     run.write_lines(f"{folder}/predictions.jsonl", rows)
     run.write_lines(f"{folder}/history.jsonl", measured.history)
     run.write(f"{folder}/metrics.json", measured.record)
+    run.forget_checkpoints(measured.name)
 
 
 def restore(run: RunDirectory, name: str) -> Measured | None:

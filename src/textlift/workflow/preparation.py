@@ -49,17 +49,27 @@ class Job:
         return len(self.dataset.label_names)
 
     @property
-    def fingerprint(self) -> str:
-        """Of recipe, base weights, adapters to start from, and data: what must be equal for a run to be continued."""
+    def fingerprint(self) -> dict[str, str]:
+        """sha256 of each thing that must be equal for a run to be continued, by its name in messages."""
         adapters = [
             file_sha256(file) for place in sources_of(self.recipe) for file in sorted(place.glob("*.safetensors"))
         ]
-        parts = [self.recipe.model_dump(mode="json"), self.base.folder.sha256, data_digests(self.dataset), adapters]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        parts = {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "base model": self.base.folder.sha256,
+            "adapters to start from": adapters,
+            "data": data_digests(self.dataset),
+        }
+        return {
+            name: hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest() for name, part in parts.items()
+        }
 
     def examples(self, split: str) -> Examples:
         """Tokens and label ids of a split."""
-        return Examples(self.tokens[split], self.labels[split])
+        rows = self.dataset.splits[split]
+        return Examples(
+            self.tokens[split], self.labels[split], lambda index: f"{rows.sources[index]}:{rows.row_numbers[index]}"
+        )
 
     def fresh_predictor(self, quantization: Quantization | None = None) -> Predictor:
         """The base model with the head that the seed draws, on the device, proved indifferent to padding.

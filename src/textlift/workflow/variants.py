@@ -1,6 +1,7 @@
 """The variants of a run: tuned ones, trained and saved; merged ones, made from a saved adapter."""
 
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from textlift import interrupts
+from textlift.errors import TrainingError
 from textlift.evaluation.verdict import one_class_warning
 from textlift.export.card import model_card
 from textlift.export.loading import attach_adapter, merge
@@ -20,9 +23,10 @@ from textlift.models.quantized import BaseBytes, base_bytes
 from textlift.progress import Progress
 from textlift.recipe import Quantization, TrainingSection, Variant
 from textlift.runs import RunDirectory
-from textlift.runtime import PeakMemory, set_seed
+from textlift.runtime import PeakMemory, environment, set_seed
 from textlift.training.checkpoint import restore_latest, save_checkpoint
-from textlift.training.loop import TrainStep
+from textlift.training.health import Spikes
+from textlift.training.loop import Shrunk, TrainStep
 from textlift.training.session import Measurement, TrainingSession, affordable_evaluations, planned_steps
 from textlift.training.tuning import ParameterCounts, apply_method, count_parameters, hooks_of
 from textlift.workflow.baselines import FrozenPass
@@ -31,6 +35,7 @@ from textlift.workflow.merging import cost_warning, merge_cost
 from textlift.workflow.preparation import Job
 
 PROOF_TEXTS = 200
+_SAVED_SECONDS = 300.0  # at most so much of a long epoch is lost to a sudden end
 
 
 @dataclass(frozen=True)
@@ -83,31 +88,55 @@ def start_tuning(job: Job, variant: Variant, frozen: FrozenPass, *, progress: Pr
         seed=job.recipe.seed,
         base_dropout=variant.training.frozen_dropout or method.base_dropout,
         hooks=hooks_of(predictor.classifier, method, options),
+        stop=interrupts.pending,
     )
     return Tuning(session, method, options, counts, rate, quantization, held)
 
 
-def follow(tuning: Tuning, name: str, progress: Progress) -> Iterator[Measurement]:
-    """Train to the end, telling how far it is, and yield each measurement: a safe place to save.
+def follow(tuning: Tuning, name: str, progress: Progress) -> Iterator[TrainingSession]:
+    """Train to the end, telling how far it is, and yield the session where it is to be saved.
 
-    Once exhausted, the module is what its method measures and saves.
+    That is after each measurement, some minutes after the last time, and where the process was asked to end; then it
+    ends once the caller comes back. Once exhausted, the module is what its method measures and saves.
+
+    Raises:
+        Interrupted: The process was asked to end.
+        TrainingError: As `TrainingSession.run`.
     """
     session, classifier = tuning.session, tuning.session.classifier
-    with progress.task(f"training {name}", session.total_steps) as task:
+    spikes, saved = Spikes(len(session.predictor.label_names)), time.monotonic()
+    with interrupts.deferred(), progress.task(f"training {name}", session.total_steps) as task:
         for event in session.run():
             if isinstance(event, TrainStep):
                 task.reach(event.number, f"loss {event.loss:.3f}")
-            elif isinstance(event, Measurement):
-                mark = " (best)" if event.is_best else ""
-                progress.say(
-                    f"  step {event.step}/{session.total_steps}: validation accuracy {event.accuracy:.4f}, "
-                    f"log loss {event.log_loss:.4f}{mark}"
-                )
-                yield event
+                told = spikes.told(event.number, event.loss)
+            else:
+                told = _told_event(event, session)
+            if told:
+                progress.say(f"  {told}")
+            if isinstance(event, Measurement) or time.monotonic() - saved > _SAVED_SECONDS:
+                yield session
+                saved = time.monotonic()
+        if interrupts.pending():
+            yield session
+            interrupts.obey()
     if session.end_reason:
         progress.say(f"  stopped early: {session.end_reason}")
     if tuning.method.before_save is not None:
         classifier.model = tuning.method.before_save(classifier.model, tuning.options)
+
+
+def _told_event(event: Measurement | Shrunk, session: TrainingSession) -> str:
+    if isinstance(event, Measurement):
+        mark = " (best)" if event.is_best else ""
+        return (
+            f"step {event.step}/{session.total_steps}: validation accuracy {event.accuracy:.4f}, "
+            f"log loss {event.log_loss:.4f}{mark}"
+        )
+    return (
+        f"out of memory: {event.tokens_per_batch:,} padded tokens in one forward pass from here on, with the same "
+        f"examples per step; --set training.tokens_per_batch={event.tokens_per_batch} begins there"
+    )
 
 
 def tune(job: Job, variant: Variant, *, run: RunDirectory, frozen: FrozenPass, progress: Progress) -> Measured:
@@ -144,6 +173,7 @@ def tune(job: Job, variant: Variant, *, run: RunDirectory, frozen: FrozenPass, p
             **session.settings.model_dump(mode="json"),
             "quantization": tuning.quantization,
             "learning_rate": tuning.learning_rate,
+            "tokens_per_batch": session.progress.tokens_per_batch,
             "steps": session.progress.step,
             "best_step": session.progress.best_step,
         },
@@ -172,6 +202,7 @@ def merged(job: Job, variant: Variant, *, run: RunDirectory, origin: Measured, p
     progress.say(f"  largest logit difference to {origin.name}: {largest:.2g}; {changed} predictions on test differ")
     facts = _cost_of_merging(job, variant, origin=origin, logits=logits, progress=progress)
     folder = run.path / ".merged-proof"
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed in between
     try:
         settings = settings_of(
             job.base, predictor, kind="model", method=MERGED_METHOD, label_values=job.dataset.label_values
@@ -227,14 +258,31 @@ def merged_predictor(job: Job, adapter: Path) -> Predictor:
 
 def _train(tuning: Tuning, name: str, *, job: Job, run: RunDirectory, progress: Progress) -> None:
     checkpoints = run.variant(name) / "checkpoints"
-    session = tuning.session
-    step, told = restore_latest(session, checkpoints, fingerprint=job.fingerprint)
-    for sentence in told:
+    session, fingerprint, machine = tuning.session, job.fingerprint, environment(job.runtime)
+    restored = restore_latest(session, checkpoints, job=fingerprint, environment=machine)
+    for sentence in restored.told:
         progress.say(f"  {sentence}")
-    if step:
-        progress.say(f"  continued from step {step}")
-    for _ in follow(tuning, name, progress):
-        save_checkpoint(session, checkpoints, fingerprint=job.fingerprint)
+    if restored.step:
+        progress.say(f"  continued from step {restored.step}")
+    try:
+        for place in follow(tuning, name, progress):
+            save_checkpoint(place, checkpoints, job=fingerprint, environment=machine)
+    except TrainingError as error:
+        kept = _keep_last_finite(tuning, job, run.variant(name) / "last-finite")
+        raise TrainingError(f"{error} The weights before that step: {kept}") from error
+
+
+def _keep_last_finite(tuning: Tuning, job: Job, folder: Path) -> Path:
+    """Save the weights as they were before the step that failed, for whoever wants to look at them."""
+    predictor, method = tuning.session.predictor, tuning.method
+    if method.before_save is not None:
+        predictor.classifier.model = method.before_save(predictor.classifier.model, tuning.options)
+    kind = "adapter" if method.saves_adapter else "model"
+    settings = settings_of(job.base, predictor, kind=kind, method=method.name, label_values=job.dataset.label_values)
+    card = "Weights of a training that failed, as they were before the step that was not finite.\n"
+    shutil.rmtree(folder, ignore_errors=True)
+    (save_adapter if method.saves_adapter else save_model)(predictor, folder, settings=settings, card=card)
+    return folder
 
 
 def _save(
@@ -256,7 +304,6 @@ def _save(
         model=None if saves_adapter else folder,
     )
     _tell(proof, progress)
-    shutil.rmtree(run.variant(measured.name) / "checkpoints", ignore_errors=True)
     return Measured(measured.name, measured.logits, {**measured.record, "proof": proof}, measured.history)
 
 

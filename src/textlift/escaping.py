@@ -13,7 +13,7 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _MAX_MARKS = 4
 
 # Cells begin at the start of the text and, for a program that takes another delimiter, inside of it; a smile is none.
-_FORMULA = re.compile(r"(^|[;\t\r\n])([\s\"']*)(?=[=+\-@\uff0b\uff0d\uff1d\uff20](?!\)))|^(?=[\t\r\n])")
+_FORMULA = re.compile(r"(^|[;\t\r\n])((?:[^\S\t\r\n]|[\"'])*)(?=[=+\-@\uff0b\uff0d\uff1d\uff20](?!\)))|^(?=[\t\r\n])")
 # What a terminal obeys or a reader of lines breaks at; JSON itself asks only for those below U+0020.
 _RAW_IN_JSON = re.compile(
     "[\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"

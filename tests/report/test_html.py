@@ -1,93 +1,11 @@
-import unicodedata
-from functools import cache
-from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from sample import HARMLESS, make_histories, make_results, with_foreign_text
+from pages import Structure
+from sample import make_histories, make_results, with_foreign_text
 
 from textlift.report.html import render_comparison_html, render_html
 from textlift.report.wording import MISSING
-
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "</script><script>alert(1)</script>",
-    "<img src=x onerror=alert(1)>",
-    "<svg onload=alert(1)>",
-    "<svg><script href=data:,alert(1) />",
-    "</svg><script>alert(1)</script>",
-    "</title><script>alert(1)</script>",
-    "</style><script>alert(1)</script>",
-    "</pre></code></bdi></td></table><h1>gone</h1>",
-    "</details></section></main></body></html>",
-    "<style>*{display:none}</style>",
-    "}</style>",
-    "body{background:url(http://evil.example/x)}",
-    "@import 'http://evil.example/x.css';",
-    '" onmouseover="alert(1)',
-    "' onfocus='alert(1)' autofocus='",
-    '"><iframe src=http://evil.example>',
-    "<a href=javascript:alert(1)>click</a>",
-    "<base href=http://evil.example>",
-    "<link rel=stylesheet href=http://evil.example>",
-    "<meta http-equiv=refresh content='0;url=http://evil.example'>",
-    "<form action=http://evil.example><input name=q>",
-    "<object data=x></object><embed src=x>",
-    "<!--",
-    "--><b>",
-    "<![CDATA[<b>]]>",
-    "&lt;b&gt;&amp;&#60;i&#62;",
-    "{{ 7 * 7 }}{{ config }}",
-    "{% for x in ().__class__.__base__.__subclasses__() %}{{ x }}{% endfor %}",
-    "{# comment #}",
-    "${7*7}<%= 7*7 %>",
-    "%s%n{0}{x!r}{0.__class__}",
-    "\u202eevil\u202c\u2066x\u2069\u200f\u061c",
-    "\x00nul",
-    "\x1b[31mred\x1b[0m\x07\x9b2J",
-    "line\r\nbreak\u2028x\u2029y\x85z\x0b\x0c",
-    "\ud800lone\udfff",
-    "\ufeff\u200b\U000e0041",
-    "w" * 20_000,
-    "e" + "\u0301" * 2_000,
-]  # fmt: skip
-
-VOID = {"meta", "link", "br", "img", "input", "hr"}
-
-
-class Structure(HTMLParser):
-    """Elements with the names of their attributes, attribute values, text, and whether all elements were closed."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, tuple[str, ...]]] = []
-        self.values: list[tuple[str, str]] = []
-        self.text = ""
-        self.open: list[str] = []
-        self.feed(page)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, tuple(name for name, _ in attrs)))
-        self.values += [(name, value or "") for name, value in attrs]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    def handle_comment(self, data: str) -> None:
-        self.elements.append((f"comment {data}", ()))
-
-
-@cache
-def page_with(text: str) -> str:
-    results, histories = make_results(), make_histories(steps=60)
-    named = {f"{text}{name}": history for name, history in histories.items()}
-    return render_html(with_foreign_text(results, text), named)
 
 
 def words(page: str) -> str:
@@ -96,47 +14,6 @@ def words(page: str) -> str:
 
 def sections(page: str) -> set[str]:
     return {value for name, value in Structure(page).values if name == "id"}
-
-
-@pytest.fixture(scope="module")
-def harmless() -> Structure:
-    return Structure(page_with(HARMLESS))
-
-
-@pytest.mark.parametrize("payload", HOSTILE, ids=lambda payload: ascii(payload)[1:30])
-def test_hostile_text_adds_no_element_and_no_attribute(payload: str, harmless: Structure) -> None:
-    assert Structure(page_with(payload)).elements == harmless.elements
-
-
-@pytest.mark.parametrize("payload", HOSTILE, ids=lambda payload: ascii(payload)[1:30])
-def test_hostile_text_opens_no_url_and_runs_nothing(payload: str) -> None:
-    found = Structure(page_with(payload))
-    names = {name for name, _ in found.values}
-    tags = {tag for tag, _ in found.elements}
-    assert not tags & {"script", "iframe", "object", "embed", "img", "base", "form", "link"}
-    assert not {name for name in names if name.startswith("on")} | names & {"src", "srcset", "action", "data"}
-    assert all(value.startswith("#") for name, value in found.values if "href" in name)
-    assert not [value for _, value in found.values if "url(" in value or "evil" in value]
-
-
-@pytest.mark.parametrize("payload", HOSTILE, ids=lambda payload: ascii(payload)[1:30])
-def test_no_control_or_direction_character_reaches_the_page(payload: str) -> None:
-    page = page_with(payload)
-    page.encode()
-    kinds = {unicodedata.category(character) for character in page.replace("\n", "")}
-    assert not kinds & {"Cc", "Cf", "Cs", "Zl", "Zp"}
-
-
-@pytest.mark.parametrize("payload", HOSTILE[:32], ids=lambda payload: ascii(payload)[1:30])
-def test_hostile_text_is_shown_as_written(payload: str) -> None:
-    assert f"{payload}i didn t feel humiliated" in Structure(page_with(payload)).text
-
-
-def test_hostile_runs_add_nothing_to_the_comparison() -> None:
-    def compared(text: str) -> list[tuple[str, tuple[str, ...]]]:
-        return Structure(render_comparison_html([with_foreign_text(make_results(), text), make_results()])).elements
-
-    assert all(compared(payload) == compared(HARMLESS) for payload in HOSTILE)
 
 
 def test_style_sheet_opens_no_url() -> None:

@@ -139,7 +139,7 @@ def markdown_table(results: Results) -> str:
 
 def comparison_markdown(runs: Sequence[Results]) -> str:
     """Verdicts, notes and one row per run and variant, as Markdown."""
-    titles = [escape_markdown(title) for title in run_titles(runs)]
+    titles = [escape_markdown(title.strip()) for title in run_titles(runs)]
     verdicts = [
         f"- **{title}:** {escape_markdown(results['verdict'])}" for title, results in zip(titles, runs, strict=True)
     ]

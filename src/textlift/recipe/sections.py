@@ -1,19 +1,12 @@
-"""A recipe: one job in full, as frozen values with their range, default and meaning.
+"""The sections of a recipe: frozen values with their range, default and meaning."""
 
-Reads YAML and `key=value` overrides. Does not know which methods exist or what a model needs: options of a method
-stay a plain mapping here and are checked by the method table.
-"""
-
-from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.fields import FieldInfo
 
-from textlift.errors import InputNotFoundError, RecipeError, nearest
+from textlift.errors import RecipeError, nearest
+from textlift.recipe.wording import in_one_line, shortened, shown, told_by_key
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "validation", "test")
@@ -158,13 +151,9 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _names_fit(self) -> "Recipe":
-        taken = sorted(set(self.variants) & set(self.baselines))
-        if taken:
-            raise ValueError(f"variants must have names other than the baselines; found {', '.join(taken)}")
-        for name, section in self.variants.items():
-            target = section.merge_of
-            if target is not None and (target not in self.variants or self.variants[target].merge_of):
-                raise ValueError(f"variants.{name}.merge_of must name a variant that is trained; found {target!r}")
+        told = misnamed({name: one.merge_of for name, one in self.variants.items()}, self.baselines)
+        if told:
+            raise ValueError("; ".join(told))
         return self
 
     def settled_variants(self) -> tuple[Variant, ...]:
@@ -202,169 +191,21 @@ class Recipe(Section):
         )
 
 
-def parse_recipe(values: Mapping[str, Any], *, source: str = "recipe") -> Recipe:
-    """A recipe from plain values.
-
-    Raises:
-        RecipeError: Keys are unknown or values out of range; all complaints are told at once.
-    """
-    recipe: Recipe = _validated(Recipe, dict(values), "", source=source)
-    recipe.settled_variants()
-    return recipe
-
-
-def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe by the name of a built-in one or by file, with `key.path=value` overrides.
-
-    A relative data path in the file is taken from the folder of the file.
-
-    Raises:
-        InputNotFoundError: There is no such recipe.
-        RecipeError: It cannot be used.
-    """
-    path = recipe_path(name)
-    values = _read_yaml(path)
-    data = values.get("data")
-    if isinstance(data, dict):
-        _anchor_paths(data, path)
-    values.setdefault("name", path.stem)
-    return parse_recipe(apply_overrides(values, overrides), source=path.name)
-
-
-def recipe_names() -> list[str]:
-    """Names of the built-in recipes, sorted."""
-    return sorted(path.stem for path in _built_in_folder().glob("*.yaml"))
-
-
-def recipe_path(name: str) -> Path:
-    """The file of a recipe.
-
-    Raises:
-        InputNotFoundError: It is neither a file nor a built-in name.
-    """
-    built_in = _built_in_folder() / f"{name}.yaml"
-    if name in recipe_names():
-        return built_in
-    path = Path(name)
-    if not path.is_file():
-        raise InputNotFoundError(
-            f"{name}: must be a recipe file or the name of a built-in recipe; no such file."
-            f"{nearest(name, recipe_names())}\nBuilt-in: {', '.join(recipe_names())}."
-        )
-    return path
-
-
-def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """The values with `a.b=value` entries set; a value is read as YAML (16, 1e-3, true, null, [a, b]).
-
-    Raises:
-        RecipeError: An override has no `=`, or leads through something that is not a section.
-    """
-    result: dict[str, Any] = _copy(values)
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key.strip():
-            raise RecipeError(f"--set must look like method.rank=16; found {override!r}.")
-        *parents, last = key.strip().split(".")
-        node = result
-        for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                raise RecipeError(f"--set {override}: {parent} must be a section; it holds {node!r}.")
-        node[last] = _yaml_value(text, override)
-    return result
-
-
-def recipe_yaml(recipe: Recipe) -> str:
-    """The recipe as YAML that `read_recipe` reads back to an equal one."""
-    text: str = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
-    return text
-
-
-def complaints(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[str]:
-    """What pydantic found, one sentence for each value: key, what must hold, what was found, the nearest key."""
-    return [_complaint(dict(item), model, prefix) for item in error.errors()]
-
-
-def _validated(model: type[Any], values: dict[str, Any], prefix: str, *, source: str = "recipe") -> Any:
+def _validated(model: type[Any], values: dict[str, Any], prefix: str) -> Any:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        told = complaints(error, model, prefix)
-        more = f" (and {len(told) - 6} more)" if len(told) > 6 else ""
-        raise RecipeError(
-            f"{source}: {len(told)} value{'s' * (len(told) > 1)} cannot be used: {'; '.join(told[:6])}{more}."
-        ) from error
+        raise RecipeError(in_one_line(told_by_key(error, model, prefix), "recipe")) from error
 
 
-def _complaint(item: dict[str, Any], model: type[BaseModel], prefix: str) -> str:
-    path = [str(part) for part in item["loc"] if not str(part).startswith(("literal[", "constrained", "int", "float"))]
-    key = prefix + ".".join(path)
-    if item["type"] == "extra_forbidden":
-        return f"{key} is not known.{nearest(path[-1], _known_keys(model, path[:-1]))}".rstrip(".")
-    message = str(item["msg"]).removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    if item["type"] == "value_error":
-        return message
-    return f"{key}: {message}; found {item['input']!r:.60}"
-
-
-def _known_keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:
-    fields: dict[str, FieldInfo] = model.model_fields
-    for part in path:
-        section = fields[part].annotation if part in fields else None
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            fields = section.model_fields
-        else:  # inside a mapping of sections: the only one is `variants`
-            fields = VariantSection.model_fields
-    return list(fields)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" at line {where.line + 1}, column {where.column + 1}" if where else ""
-        raise RecipeError(f"{path}: must be YAML in UTF-8; it cannot be read{line}.") from error
-    except OSError as error:
-        raise InputNotFoundError(f"{path}: must be a readable file; {error.strerror}.") from error
-    if not isinstance(values, dict):
-        raise RecipeError(f"{path}: must hold sections such as data: and model:; found {type(values).__name__}.")
-    return values
-
-
-def _yaml_value(text: str, override: str) -> Any:
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set {override}: the value must be YAML, such as 16, true or [a, b].") from error
-    if isinstance(value, str):
-        try:  # YAML 1.1 reads 1e-3 as a word
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _anchor_paths(data: dict[str, Any], recipe_file: Path) -> None:
-    # A source checkout keeps the demo's rows in examples/; an installed package keeps them beside the recipes.
-    folders = (recipe_file.parent, Path(__file__).parents[2] / "examples")
-    files = data.get("files")
-    for holder, keys in ((data, ["source"]), (files, list(files) if isinstance(files, dict) else [])):
-        for key in keys:
-            value = holder.get(key) if isinstance(holder, dict) else None
-            if isinstance(value, str) and not Path(value).is_absolute():
-                found = next((folder / value for folder in folders if (folder / value).exists()), None)
-                if found is not None and isinstance(holder, dict):
-                    holder[key] = str(found.resolve())
-
-
-def _built_in_folder() -> Path:
-    return Path(str(resources.files("textlift") / "recipes"))
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _copy(item) for key, item in value.items()}
-    return value
+def misnamed(origins: Mapping[str, Any], baselines: Iterable[str]) -> list[str]:
+    """Complaints about names of variants; origins says which variant each is merged of."""
+    taken = sorted(set(origins) & set(baselines))
+    told = [f"variants must have names other than the baselines; found {', '.join(taken)}"] if taken else []
+    for name, origin in origins.items():
+        if isinstance(origin, str) and (origin not in origins or origins[origin] is not None):
+            trained = [other for other in origins if origins[other] is None]
+            offer = nearest(origin, trained)
+            found = f"found {shown(origin)}{'.' if offer else ''}{offer}"
+            told.append(f"variants.{shortened(name)}.merge_of must name a variant that is trained; {found}")
+    return told

@@ -5,6 +5,7 @@ import re
 import unicodedata
 from functools import cache
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,17 @@ from hostile import PAYLOADS, label
 from pages import Structure
 from sample import HARMLESS, make_histories, make_results, with_foreign_text
 
-from textlift.errors import DataError, InputNotFoundError, MissingExtraError, StorageError, TextliftError
+from textlift.errors import (
+    DataError,
+    InputNotFoundError,
+    MissingExtraError,
+    RecipeError,
+    StorageError,
+    TextliftError,
+)
 from textlift.escaping import visible
 from textlift.progress import Progress
+from textlift.recipe import parse_recipe
 from textlift.report.html import render_comparison_html, render_html
 from textlift.report.table import comparison_markdown, comparison_text, html_fragment, markdown_table, text_table
 from textlift.report.wording import display_width
@@ -190,3 +199,21 @@ def test_progress_tells_one_printable_line(stream: type[io.StringIO], payload: s
 def test_an_error_is_printable_wherever_it_is_told(payload: str) -> None:
     for kind in (TextliftError, DataError, InputNotFoundError, StorageError, MissingExtraError):
         assert hidden_in(str(kind(f"{payload}: must be a file."))) == set()
+
+
+# ---- names that become folders
+
+
+@pytest.mark.parametrize("payload", [*PAYLOADS, "", "lora\n", "a/b", "lora\x00", ".hidden", "x" * 65], ids=label)
+def test_the_name_of_a_run_or_variant_is_one_part_of_a_path_or_refused(payload: str) -> None:
+    for values in (
+        {"name": payload},
+        {"variants": {payload: {}}},
+        {"variants": {"lora": {}, "m": {"merge_of": payload}}},
+    ):
+        try:
+            recipe = parse_recipe(values)
+        except RecipeError:
+            continue
+        assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", payload)
+        assert all(Path(name).parts == (name,) for name in (recipe.name, *recipe.variants))

@@ -17,6 +17,8 @@ from textlift.data.table import Advance, RowProblems, Table, Want
 from textlift.errors import RecipeError
 
 _DELIMITERS = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}
+_SEPARATOR_LINES = {"sep=", *(f"sep={delimiter}" for delimiter in _DELIMITERS)}
+_NO_DELIMITERS = '\r\n"\0'
 _TYPED = {"\t": "$'\\t', or name the file .tsv"}  # a tab cannot be typed as it is
 
 
@@ -26,6 +28,8 @@ def read_csv(
     """The wanted columns of a CSV file, or of a TSV file by its ending, with all that is wrong with it."""
     csv.field_size_limit(2**31 - 1)  # the default refuses a text of 128 KiB; a C long has 32 bits on Windows
     delimiter = delimiter or ("\t" if path.suffix.casefold() in {".tsv", ".tab"} else ",")
+    if delimiter in _NO_DELIMITERS:
+        raise _no_delimiter(delimiter)
     codec = known_encoding(encoding)
     table = Table()
     place = _Place()
@@ -35,7 +39,9 @@ def read_csv(
         try:
             header = next(filter(None, records), [])
             place.complete_lines = place.lines
-            if _header_is_usable(header, table, path=path, name=name, delimiter=delimiter):
+            if place.has_nul:
+                table.problems.append(Problem(name, "a NUL byte is in the header.", _WITHOUT_NUL))
+            elif _header_is_usable(header, table, path=path, name=name, delimiter=delimiter):
                 _read_rows(records, header, table, name=name, want=want, place=place)
         except UnicodeError:
             table.problems.append(
@@ -56,16 +62,25 @@ class _Place:
     has_nul: bool = False  # since the last record
 
 
+_WITHOUT_NUL = "Take it out, or save the file as text."
+
+
 def _records(lines: Iterator[str], delimiter: str, *, strict: bool = True) -> Iterator[list[str]]:
     try:
         return csv.reader(lines, delimiter=delimiter, strict=strict)
     except (TypeError, ValueError) as error:
-        raise RecipeError(f"data.delimiter must be one character that can part fields; found {delimiter!r}.") from error
+        raise _no_delimiter(delimiter) from error
+
+
+def _no_delimiter(delimiter: str) -> RecipeError:
+    return RecipeError(f"data.delimiter must be one character that can part fields; found {delimiter!r}.")
 
 
 def _lines(text: TextIO, place: _Place, advance: Advance) -> Iterator[str]:
     for number, line in enumerate(text, start=1):
         place.lines = number
+        if number == 1:  # the codecs of UTF-16 and UTF-32 with a byte order in their name keep the mark
+            line = line.removeprefix("\ufeff")  # noqa: PLW2901 - the mark is no part of the line
         if not number % 4096:
             advance(text.buffer.tell())
         if "\0" in line:  # Python 3.10's csv module cannot read on past one
@@ -93,7 +108,7 @@ def _read_rows(
         place.rows = row
         if place.has_nul:
             place.has_nul = False
-            problems.add("nul", row, found="a NUL byte is in the row.", advice="Take it out, or save the file as text.")
+            problems.add("nul", row, found="a NUL byte is in the row.", advice=_WITHOUT_NUL)
         if len(record) != width:
             found = f"row {row} has {len(record)} field{'s' * (len(record) != 1)}, header {width}."
             problems.add("fields", row, found=found, advice="Put texts that hold the delimiter in double quotes.")
@@ -109,6 +124,9 @@ def _header_is_usable(header: list[str], table: Table, *, path: Path, name: str,
     doubled = sorted({column for column in header if header.count(column) > 1})
     if not header:
         table.problems.append(Problem(name, "must hold a header and rows; found blank lines, no rows.", "Add rows."))
+    elif "".join(header).casefold() in _SEPARATOR_LINES:
+        found = f"the first row must name the columns; found {quoted(delimiter.join(header))}, a line for Excel."
+        table.problems.append(Problem(name, found, "Take that line out."))
     elif len(header) == 1 and (other := _better_delimiter(path, delimiter)):
         found = f"fields must be parted by {_DELIMITERS.get(delimiter, repr(delimiter))}; found {_DELIMITERS[other]}."
         typed = _TYPED.get(other, f"'{other}'")

@@ -17,6 +17,7 @@ _MARKS = (  # byte order marks; longer ones first, since UTF-32 starts like UTF-
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_NO_ENCODINGS = {"idna", "punycode", "unicode-escape", "raw-unicode-escape", "utf-7"}  # escapes, not characters
 _COMMON = ("utf-8", "utf-16", "latin-1", "cp1252", "cp1251", "shift_jis", "gb18030", "big5", "euc-kr", "ascii")
 
 
@@ -29,6 +30,8 @@ def known_encoding(encoding: str) -> str:
     try:
         "".encode(encoding)  # bytes-to-bytes codecs such as hex are refused here
         name = codecs.lookup(encoding).name
+        if name.replace("_", "-") in _NO_ENCODINGS:
+            raise LookupError(name)
     except (LookupError, ValueError, TypeError) as error:
         raise RecipeError(
             f"data.encoding must be a text encoding that Python knows, such as {', '.join(_COMMON[:4])}; "
@@ -53,12 +56,37 @@ def encoding_problem(path: Path, *, name: str, encoding: str, records: Callable[
     what = (
         f"byte 0x{byte:02X} at offset {offset:,} is not" if byte is not None else f"it breaks off at {offset:,} bytes"
     )
-    looks = f"It looks like {guess}: pass --encoding {guess}, or save" if guess != plain else "Save"
-    problem = Problem(name, f"must be {shown}; {what}.", f"{looks} it as UTF-8.")
+    problem = Problem(name, f"must be {shown}; {what}.", _advice(guess if guess != plain else ""))
     for row in _faulty_rows(path, encoding, records):
         if row:  # 0 is the header
             problem.add(row)
     return problem
+
+
+def double_byte_problem(head: bytes, *, name: str, encoding: str) -> Problem | None:
+    """The fault of a file in UTF-16 without its mark where one byte a character is expected: it has NUL bytes only."""
+    codec = known_encoding(encoding)
+    plain = "utf-8" if codec == "utf-8-sig" else codec
+    guess = "" if head.startswith(tuple(mark for mark, _ in _MARKS)) else _half_nul(head)
+    if not guess or len("a".encode(plain)) > 1:
+        return None
+    shown = "UTF-8" if plain == "utf-8" else plain
+    return Problem(name, f"must be {shown}; every second byte is NUL.", _advice(guess))
+
+
+def _advice(guess: str) -> str:
+    if guess == "utf-8":
+        return "It looks like utf-8: pass --encoding utf-8."
+    return f"It looks like {guess}: pass --encoding {guess}, or save it as UTF-8." if guess else "Save it as UTF-8."
+
+
+def _half_nul(sample: bytes) -> str:
+    """The UTF-16 that a sample looks like, "" for none."""
+    half = len(sample) // 2
+    even, odd = sample[0 : 2 * half : 2].count(0), sample[1 : 2 * half : 2].count(0)
+    if half and max(even, odd) > 0.4 * half and min(even, odd) < 0.1 * half:
+        return "utf-16-le" if odd > even else "utf-16-be"
+    return ""
 
 
 def _first_fault(path: Path, encoding: str) -> tuple[int, int | None]:
@@ -99,6 +127,12 @@ def _guess(path: Path, offset: int) -> str:
         if head.startswith(mark):
             return encoding
     if window.count(0) > len(window) // 5:
-        return "utf-16"
+        return _half_nul(window) or "utf-16"
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(window.lstrip(bytes(range(0x80, 0xC0))))
+    except UnicodeDecodeError:
+        pass
+    else:
+        return "utf-8"
     # Latin-1 has control characters where Windows' code page has curly quotes and dashes.
     return "cp1252" if any(0x80 <= byte < 0xA0 for byte in window) else "latin-1"

@@ -68,9 +68,17 @@ def _from_one(text: TextIO) -> Iterator[str]:
     return itertools.chain([""], (line for line in text if not line.isspace()))  # no header: the first row is 1
 
 
+def _without_mark(text: TextIO) -> Iterator[str]:
+    """The lines; the codecs of UTF-16 and UTF-32 with a byte order in their name keep the mark before the first."""
+    for first in text:
+        yield first.removeprefix("\ufeff")
+        break
+    yield from text
+
+
 def _objects(text: TextIO, problems: RowProblems, advance: Advance) -> Iterator[tuple[int, dict[str, Any]]]:
     row = 0
-    for number, line in enumerate(text, start=1):
+    for number, line in enumerate(_without_mark(text), start=1):
         if not number % 4096:
             advance(text.buffer.tell())
         stripped = line.strip(" \t\r\n")
@@ -85,7 +93,7 @@ def _objects(text: TextIO, problems: RowProblems, advance: Advance) -> Iterator[
 
 
 def _array(text: TextIO, problems: RowProblems) -> Iterator[tuple[int, dict[str, Any]]]:
-    values = _decoded(text.read().strip(" \t\r\n"), 0, place="", problems=problems)
+    values = _decoded(text.read().removeprefix("\ufeff").strip(" \t\r\n"), 0, place="", problems=problems)
     for row, value in enumerate(values if isinstance(values, list) else [], start=1):
         if isinstance(value, dict):
             yield row, value
@@ -102,7 +110,9 @@ def _decoded(text: str, row: int, *, place: str, problems: RowProblems) -> objec
     except json.JSONDecodeError as error:
         place = place or f"line {error.lineno}, "
         found = f"{place}column {error.colno} is not JSON: {error.msg[:1].lower()}{error.msg[1:]}."
-        problems.add("json", row, found=found, advice="Write one JSON object on each line.")
+        other = "" if text[:1] in {"{", "["} else ", or name the file .csv if it is one"
+        advice = f"Write one JSON object on each line, or one array of objects{other}."
+        problems.add("json", row, found=found, advice=advice)
     except _RepeatedKeyError as error:
         found = f"{place}a key must stand once in an object; found {quoted(str(error))} twice."
         problems.add("key", row, found=found, advice="Take one out.")

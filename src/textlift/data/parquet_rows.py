@@ -33,7 +33,7 @@ def read_parquet(path: Path, *, name: str, want: Want, advance: Advance) -> Tabl
 def _read_batches(
     file: "pyarrow.parquet.ParquetFile", table: Table, *, name: str, want: Want, advance: Advance, size: int
 ) -> None:
-    schema, n_rows = file.schema_arrow, file.metadata.num_rows
+    schema, n_rows = file.schema_arrow, _row_count(file)
     table.names = tuple(schema.names)
     doubled = sorted({column for column in schema.names if schema.names.count(column) > 1})
     if doubled:
@@ -60,8 +60,15 @@ def _read_batches(
         for column in columns:
             table.columns[column] += _strings(batch.column(column), column, done=done, problems=problems)
         done += batch.num_rows
-        advance(size * done // n_rows)
-    table.row_numbers = list(range(1, n_rows + 1))
+        advance(min(size, size * done // n_rows))
+    if done != n_rows:
+        found = f"must be a whole Parquet file; its footer counts {n_rows:,} rows, it holds {done:,}."
+        table.problems.append(Problem(name, found, "It is damaged: fetch or write it again."))
+    table.row_numbers = list(range(1, done + 1))
+
+
+def _row_count(file: "pyarrow.parquet.ParquetFile") -> int:
+    return int(file.metadata.num_rows)
 
 
 def _is_plain(kind: "pyarrow.DataType") -> bool:

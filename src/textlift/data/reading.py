@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from textlift.data.columns import ColumnChoice
 from textlift.data.dataset import Dataset, Rows
-from textlift.data.files import fingerprint, read_table
+from textlift.data.files import changed, file_state, fingerprint, read_table
 from textlift.data.labels import name_labels, without_unlabelled
 from textlift.data.layout import SPLIT_WORDS
 from textlift.data.problems import listed, located, quoted, raise_problems
@@ -76,7 +76,7 @@ class _Reader:
         self._commit = source.commit
         self._progress = progress
         self._bytes_done = 0
-        self._bytes_total = sum(file.path.stat().st_size for file in files)
+        self._bytes_total = sum(_size(file) for file in files)
 
     def read(self, split: str, file: SplitFile) -> None:
         """Read a file into its split, or note what is wrong with it."""
@@ -101,7 +101,7 @@ class _Reader:
             advance=self._advance,
         )
         self.problems += map(str, table.problems)
-        self._bytes_done += file.path.stat().st_size
+        self._bytes_done += _size(file)
         self._advance(0)
         if by_content and table.row_numbers:
             try:
@@ -129,7 +129,14 @@ class _Reader:
         rows.sources.extend([file.name] * len(texts))
         if not self.problems:
             commit = {"commit": self._commit} if self._commit else {}
-            self.fingerprints[file.name] = {**fingerprint(file.path), "rows": len(texts), **commit}
+            record = fingerprint(file.path)
+            if file_state(file.path) != table.state:
+                self.problems.append(str(changed(file.name)))
+            self.fingerprints[file.name] = {**record, "rows": len(texts), **commit}
+
+
+def _size(file: SplitFile) -> int:
+    return (file_state(file.path) or (0, 0, 0))[2]
 
 
 def _by_split_column(rows: Rows, cells: list[str], column: str, *, reasons: list[str], asked: bool) -> dict[str, Rows]:

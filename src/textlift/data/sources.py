@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from textlift.data.card import read_card
-from textlift.data.files import DATA_ENDINGS, is_data_file, must_be_readable, nearest_files
+from textlift.data.files import DATA_ENDINGS, expanded, is_data_file, must_be_readable, nearest_files
 from textlift.data.hub import fetch
 from textlift.data.layout import layout_of, layout_of_config, split_of
 from textlift.data.problems import quoted
@@ -55,7 +55,7 @@ def find_source(section: DataSection) -> Source:
             f"data.files.train must not stand beside data.source; found {quoted(section.files['train'])} and "
             f"{quoted(section.source)}. Leave one out."
         )
-    given: dict[str, Path] = {split: Path(file).expanduser() for split, file in section.files.items()}
+    given: dict[str, Path] = {split: expanded(file) for split, file in section.files.items()}
     _all_readable(given)
     names = _distinct_names([*given.values(), *(file.path for files in found.files.values() for file in files)])
     files = {
@@ -80,10 +80,14 @@ def _all_readable(given: Mapping[str, Path]) -> None:
 
 
 def _from_source(source: str, revision: str | None) -> Source:
-    path = Path(source).expanduser()
-    if path.is_dir():
+    path = expanded(source)
+    try:
+        is_folder, is_there = path.is_dir(), path.exists() or path.is_symlink()
+    except OSError:  # such as a name that is too long, which is told below
+        is_folder, is_there = False, True
+    if is_folder:
         return _from_folder(path)
-    if path.exists() or _must_be_local(source):
+    if is_there or _must_be_local(source):
         must_be_readable(path)
         return Source(path.stem, {"train": [SplitFile(path, path.name)]})
     parts = _HUB_NAME.fullmatch(source)

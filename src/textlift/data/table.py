@@ -19,6 +19,7 @@ class Table:
     row_numbers: list[int] = field(default_factory=list)  # record of each row, 1 = first after the header
     class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)  # column -> names of its integer labels
     problems: list[Problem] = field(default_factory=list)
+    state: tuple[int, ...] = ()  # of the file while it was read: device, number, bytes, time of change
 
 
 class RowProblems:

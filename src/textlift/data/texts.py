@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from textlift.data.columns import by_name, text_by_content
 from textlift.data.encodings import encoding_problem, known_encoding
-from textlift.data.files import must_be_readable, read_table
+from textlift.data.files import expanded, must_be_readable, read_table
 from textlift.data.problems import located, raise_problems
 from textlift.errors import DataError
 
@@ -26,7 +26,7 @@ def read_texts(
     """
     if str(source) == "-":
         return _standard_input(encoding)
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.suffix.casefold() == ".txt":
         must_be_readable(path)
         return _lines_of(path, encoding)

@@ -198,9 +198,9 @@ def test_33_a_full_disk_ends_with_74(command: Command, monkeypatch: pytest.Monke
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("textlift.runs.os.fsync", full)
+    monkeypatch.setattr("textlift.storage.os.fsync", full)
     before = (finished / "results.json").read_bytes()
-    with pytest.raises(StorageError, match="No space left") as caught:
+    with pytest.raises(StorageError, match="no space is left") as caught:
         RunDirectory(finished).write("results.json", {})
     assert caught.value.exit_code == 74
     assert (finished / "results.json").read_bytes() == before

@@ -35,121 +35,6 @@ def bert(base_folder: BaseFolder, tmp_path: Path) -> Path:
     return shutil.copytree(base_folder("bert"), tmp_path / "bert")
 
 
-def without_tokenizer(folder: Path) -> None:
-    for path in folder.glob("tokenizer*"):
-        path.unlink()
-
-
-def only_bin(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-
-
-REFUSED_UNREAD: dict[str, tuple[Callable[[Path], object], str]] = {
-    "no configuration": (
-        lambda folder: (folder / "config.json").unlink(),
-        "must have a config.json; the folder has none",
-    ),
-    "no tokenizer": (without_tokenizer, r"must have a tokenizer \(tokenizer.json, vocab.txt, vocab.json, ...\)"),
-    "only .bin weights": (only_bin, "weights must be safetensors; found pytorch_model.bin.\nConvert them once"),
-    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "must be safetensors; found no weights"),
-    "code in config.json": (
-        lambda folder: change_json(folder / "config.json", auto_map={"AutoModel": "code.Model"}),
-        r"config.json names code of its own \(auto_map\); textlift runs no remote code",
-    ),
-    "code deep in config.json": (
-        lambda folder: change_json(folder / "config.json", text_config={"parts": [{"auto_map": {"AutoModel": "a.B"}}]}),
-        r"config.json names code of its own \(auto_map\)",
-    ),
-    "code in tokenizer_config.json": (
-        lambda folder: change_json(
-            folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["code.Tokenizer", None]}
-        ),
-        r"tokenizer_config.json names code of its own \(auto_map\)",
-    ),
-    "config.json that is no JSON": (
-        lambda folder: (folder / "config.json").write_text("{"),
-        r"config.json must be JSON; it cannot be read",
-    ),
-    "config.json that is a list": (
-        lambda folder: (folder / "config.json").write_text("[]"),
-        "config.json must hold an object; found list",
-    ),
-    "an unknown architecture": (
-        lambda folder: change_json(folder / "config.json", model_type="no-such-type"),
-        "configuration and tokenizer must be readable by transformers; .*no-such-type",
-    ),
-    "a tokenizer.json of another form": (
-        lambda folder: (folder / "tokenizer.json").write_text("{}"),
-        "configuration and tokenizer must be readable by transformers",
-    ),
-    "a vocabulary larger than the model's": (
-        lambda folder: change_json(folder / "config.json", vocab_size=10),
-        "tokenizer and model must share a vocabulary; the tokenizer has 75 tokens, the model 10",
-    ),
-}
-
-
-@pytest.mark.parametrize(("spoil", "message"), REFUSED_UNREAD.values(), ids=REFUSED_UNREAD)
-def test_a_folder_is_refused_before_its_weights_are_read(
-    bert: Path, spoil: Callable[[Path], object], message: str
-) -> None:
-    spoil(bert)
-    with pytest.raises(ModelError, match=message) as caught:
-        open_base(str(bert))
-    assert caught.value.exit_code == 65
-    assert str(bert) in str(caught.value)
-
-
-def lose(key: str) -> Callable[[Path], None]:
-    def spoil(folder: Path) -> None:
-        change_weights(folder, lambda weights: weights.__delitem__(key))
-
-    return spoil
-
-
-def cut_weights(folder: Path) -> None:
-    data = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
-
-
-REFUSED_LOADING: dict[str, tuple[Callable[[Path], object], str]] = {
-    "weights cut short": (cut_weights, "must load into bert"),
-    "weights that are no safetensors": (
-        lambda folder: (folder / "model.safetensors").write_bytes(b"<html>not found</html>"),
-        "must load into bert",
-    ),
-    "a layer that is missing": (
-        lose("bert.encoder.layer.1.attention.self.query.weight"),
-        r"every weight of the base must be in the checkpoint.*1 are not, such as bert.encoder.layer.1.attention.self.q",
-    ),
-    "embeddings that are missing": (
-        lose("bert.embeddings.position_embeddings.weight"),
-        "1 are not, such as bert.embeddings.position_embeddings.weight",
-    ),
-    "weights of another width": (
-        lambda folder: change_json(folder / "config.json", intermediate_size=64),
-        r"in the shape that config.json says; 6 are not, such as bert.encoder.layer.0.intermediate.dense.bias",
-    ),
-    "more layers than weights": (
-        lambda folder: change_json(folder / "config.json", num_hidden_layers=3),
-        "such as bert.encoder.layer.2.",
-    ),
-}
-
-
-@pytest.mark.parametrize("pooling", ["native", "mean"])
-@pytest.mark.parametrize(("spoil", "message"), REFUSED_LOADING.values(), ids=REFUSED_LOADING)
-def test_weights_that_do_not_fit_are_refused(
-    bert: Path, spoil: Callable[[Path], object], message: str, pooling: str
-) -> None:
-    spoil(bert)
-    base = open_base(str(bert), pooling=pooling)
-    if pooling == "mean":
-        message = message.replace("as bert.", "as ")  # a bare base model has no prefix
-    with pytest.raises(ModelError, match=message):
-        build_classifier(base, LABEL_NAMES, seed=0)
-
-
 def test_a_vocabulary_may_hold_the_word_auto_map(base_folder: BaseFolder, tmp_path: Path) -> None:
     folder = shutil.copytree(base_folder("gpt2"), tmp_path / "gpt2")
     (folder / "vocab.json").write_text(json.dumps({"auto_map": 5}))
@@ -160,6 +45,13 @@ def test_a_folder_that_is_not_there_is_told_apart_from_a_hub_name() -> None:
     with pytest.raises(InputNotFoundError, match="must be a folder or a Hub name") as caught:
         find_model("./no/such/folder")
     assert caught.value.exit_code == 66
+
+
+@pytest.mark.parametrize("name", ["~no-such-person/model", "a" * 5000])
+def test_a_name_that_can_be_no_model_is_not_found(name: str) -> None:
+    with pytest.raises(InputNotFoundError, match="must be a folder or a Hub name; it can be neither") as caught:
+        find_model(name)
+    assert len(str(caught.value)) < 200
 
 
 def test_a_home_folder_is_found(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,7 @@ def open_base(name: str, *, revision: str | None = None, pooling: str = "auto") 
     pad_reason = _settle_padding(tokenizer, config, name)
     chosen, pooling_reason = _choose_pooling(folder.path, pooling)
     reasons = tuple(reason for reason in (pad_reason, pooling_reason) if reason)
-    return BaseModel(folder, config, tokenizer, chosen, _context(config, tokenizer), reasons)
+    return BaseModel(folder, config, tokenizer, chosen, _context(config, tokenizer, name), reasons)
 
 
 def build_classifier(
@@ -220,8 +220,20 @@ def _from_pretrained(auto_class: Any, base: BaseModel, options: dict[str, Any]) 
         raise ModelError(f"model {name}: weights must fit {base.model_type}; {problems[0][:200]}.")
     absent = {*told["missing_keys"], *(key[0] for key in told.get("mismatched_keys", []))}
     _check_missing(model, sorted(absent), base)
+    _check_finite(model, name)
     loaded: PreTrainedModel = model
     return loaded
+
+
+def _check_finite(model: "PreTrainedModel", name: str) -> None:
+    """A single NaN makes every score one."""
+    import torch
+
+    for key, weight in model.named_parameters():
+        if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
+            raise ModelError(
+                f"model {name}: weights must be finite numbers; {key} holds NaN or infinity.\nFetch the model again."
+            )
 
 
 def _check_missing(model: "PreTrainedModel", missing: list[str], base: BaseModel) -> None:
@@ -251,10 +263,12 @@ def _settle_padding(tokenizer: "PreTrainedTokenizerBase", config: "PretrainedCon
         tokenizer.pad_token = token
         reason = f"pad token {token!r}: the tokenizer has none of its own; set in tokenizer and model"
     config.pad_token_id = tokenizer.pad_token_id
-    vocabulary = int(getattr(config, "vocab_size", 0) or 0)
-    if vocabulary and len(tokenizer) > vocabulary:
+    vocabulary = int(getattr(config.get_text_config(), "vocab_size", 0) or 0)
+    n_tokens = max((len(tokenizer), *(number + 1 for number in tokenizer.get_vocab().values())))
+    if vocabulary and n_tokens > vocabulary:
+        what = f"{n_tokens} tokens" if n_tokens == len(tokenizer) else f"token ids up to {n_tokens - 1}"
         raise ModelError(
-            f"model {name}: tokenizer and model must share a vocabulary; the tokenizer has {len(tokenizer)} tokens, "
+            f"model {name}: tokenizer and model must share a vocabulary; the tokenizer has {what}, "
             f"the model {vocabulary}."
         )
     return reason
@@ -275,8 +289,15 @@ def _choose_pooling(path: Path, asked: str) -> tuple[str, str]:
     return "native", "pooling native: the family's own, so that plain transformers loads the result"
 
 
-def _context(config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase") -> int:
-    limits = (_positions(config), int(tokenizer.model_max_length or 0))
+def _context(config: "PretrainedConfig", tokenizer: "PreTrainedTokenizerBase", name: str) -> int:
+    stated: Any = tokenizer.model_max_length
+    try:
+        limits = (_positions(config), int(stated or 0))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ModelError(
+            f"model {name}: model_max_length in tokenizer_config.json must be a whole number; "
+            f"found {str(stated)[:40]!r}."
+        ) from error
     return min((limit for limit in limits if 0 < limit < 10**6), default=AUTO_MAX_LENGTH)
 
 

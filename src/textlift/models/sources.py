@@ -82,9 +82,12 @@ def _local_folder(name: str) -> Path | None:
     Raises:
         InputNotFoundError: It looks like a folder and there is none.
     """
-    path = Path(name).expanduser()
-    if name != EMBEDDED and path.is_dir():
-        return path.resolve()
+    try:
+        path = Path(name).expanduser()
+        if name != EMBEDDED and path.is_dir():
+            return path.resolve()
+    except (OSError, RuntimeError, ValueError):  # a name too long, a home of nobody, a NUL: no folder, and no Hub name
+        raise InputNotFoundError(f"model {name[:80]!r} must be a folder or a Hub name; it can be neither.") from None
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise InputNotFoundError(
             f"model {name!r} must be a folder or a Hub name such as openai-community/gpt2; there is no such folder."
@@ -96,23 +99,18 @@ def check_folder(path: Path, name: str) -> None:
     """Refuse a folder that cannot or must not be loaded.
 
     Raises:
-        ModelError: No configuration, no tokenizer, no safetensors weights, a file that is not JSON, or `auto_map`
-            (remote code) anywhere in a configuration.
+        ModelError: No configuration, no tokenizer, no safetensors weights, a file that is not JSON, remote code named
+            anywhere in a JSON file, weights outside of the folder, or an adapter that stands in the base's place.
     """
     if not (path / "config.json").is_file():
         raise ModelError(f"model {name}: must have a config.json; the folder has none.")
-    for file in sorted(path.glob("*.json")):
-        try:
-            values = json.loads(file.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
-            raise ModelError(f"model {name}: {file.name} must be JSON; it cannot be read ({error}).") from error
-        if file.name == "config.json" and not isinstance(values, dict):
-            raise ModelError(f"model {name}: config.json must hold an object; found {type(values).__name__}.")
-        if file.name not in _VOCABULARIES and _names_code(values):
-            raise ModelError(
-                f"model {name}: {file.name} names code of its own (auto_map); textlift runs no remote code."
-                "\nUse a model whose architecture is part of transformers."
-            )
+    _refuse_code(path, name)
+    if (path / "adapter_config.json").is_file():
+        raise ModelError(
+            f"model {name}: must be a base model; adapter_config.json says that the folder holds an adapter."
+            "\nName the model that the adapter was made for."
+        )
+    _check_index(path, name)
     if not (list(path.glob("*.safetensors")) or (path / "model.safetensors.index.json").is_file()):
         other = ", ".join(file.name for file in sorted(path.iterdir()) if file.suffix in _OTHER_WEIGHTS)
         raise ModelError(
@@ -123,11 +121,55 @@ def check_folder(path: Path, name: str) -> None:
         raise ModelError(f"model {name}: must have a tokenizer ({', '.join(_TOKENIZER_FILES[:3])}, ...); found none.")
 
 
-def _names_code(values: object) -> bool:
-    """Whether `auto_map` stands anywhere: transformers loads code for it at any depth of a configuration."""
+def _refuse_code(path: Path, name: str) -> None:
+    for file in sorted(path.rglob("*.json")):
+        is_below = file.parent != path
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+            key = _code_key(values)
+        except (ValueError, OSError, RecursionError) as error:
+            if is_below:  # no library reads a configuration there that is none
+                continue
+            reason = "it is nested too deeply" if isinstance(error, RecursionError) else f"it cannot be read ({error})"
+            raise ModelError(f"model {name}: {file.name} must be JSON; {reason}.") from error
+        if file.name == "config.json" and not is_below and not isinstance(values, dict):
+            raise ModelError(f"model {name}: config.json must hold an object; found {type(values).__name__}.")
+        if key:
+            raise ModelError(
+                f"model {name}: {file.relative_to(path).as_posix()} names code of its own ({key}); textlift runs no "
+                "remote code.\nUse a model whose architecture is part of transformers."
+            )
+
+
+def _code_key(values: object) -> str:
+    """The key that names code, at any depth: `auto_map`, or a kernel of the Hub in the place of an implementation.
+
+    In a vocabulary the same word has a number.
+    """
     if isinstance(values, dict):
-        return "auto_map" in values or any(_names_code(value) for value in values.values())
-    return isinstance(values, list) and any(_names_code(value) for value in values)
+        for key, value in values.items():
+            is_kernel = str(key).endswith("_implementation") and "/" in json.dumps(value)
+            if is_kernel or (key == "auto_map" and isinstance(value, (dict, list, str))):
+                return str(key)
+    inner = values.values() if isinstance(values, dict) else values if isinstance(values, list) else ()
+    return next((key for key in (_code_key(value) for value in inner if isinstance(value, (dict, list))) if key), "")
+
+
+def _check_index(path: Path, name: str) -> None:
+    """Refuse an index of weights that names files which are not in the folder: they would be read unhashed."""
+    file = path / "model.safetensors.index.json"
+    if not file.is_file():
+        return
+    values = json.loads(file.read_text(encoding="utf-8"))
+    places = values.get("weight_map") if isinstance(values, dict) else None
+    parts = set(map(str, places.values())) if isinstance(places, dict) else set()
+    absent = sorted(part for part in parts if part not in {file.name for file in path.glob("*.safetensors")})
+    if absent or not parts:
+        found = f"{len(absent)} are not there, such as {absent[0]!r}" if absent else "it names none"
+        raise ModelError(
+            f"model {name}: {file.name} must name weights in the folder; {found}."
+            "\nFetch the model again, with all of its files."
+        )
 
 
 _TOKENIZER_FILES = (
@@ -138,7 +180,6 @@ _TOKENIZER_FILES = (
     "spm.model",
     "sentencepiece.bpe.model",
 )
-_VOCABULARIES = {"tokenizer.json", "vocab.json", "added_tokens.json"}  # their keys are tokens, any word among them
 _OTHER_WEIGHTS = {".bin", ".pt", ".h5", ".msgpack", ".ckpt"}
 
 

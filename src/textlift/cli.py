@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from textlift.errors import TextliftError, UsageError, safe_for_terminal
+from textlift.escaping import visible
 from textlift.interrupts import Interrupted, handled
 
 OUR_BUG = 70
@@ -115,7 +116,7 @@ def run(
         _print_json({"directory": str(result.directory), **result.results})
         return
     typer.echo(str(result))
-    typer.echo(f"\nReport: {result.report}")
+    _print_line(f"\nReport: {result.report}")
 
 
 @app.command()
@@ -190,7 +191,7 @@ def evaluate(
     if as_json:
         _print_json(scores)
         return
-    typer.echo(f"{saved} on {scores['n']:,} rows of {source}")
+    _print_line(f"{saved} on {scores['n']:,} rows of {source}")
     for name in ("accuracy", "f1_weighted", "f1_macro", "precision_weighted", "recall_weighted", "log_loss"):
         low, high = scores[f"{name}_low"], scores[f"{name}_high"]
         typer.echo(f"  {name:<20} {scores[name]:.4f}  ({low:.4f} to {high:.4f})")
@@ -227,7 +228,7 @@ def compare(
         return
     typer.echo(str(comparison))
     if output is not None:
-        typer.echo(f"\nReport: {output / 'report.html'}")
+        _print_line(f"\nReport: {output / 'report.html'}")
 
 
 @app.command()
@@ -249,7 +250,7 @@ def export(
     if as_json:
         _print_json({"output": str(output), "proof": proof})
         return
-    typer.echo(str(output))
+    _print_line(str(output))
     for record in proof:
         typer.echo(
             f"loaded back in a fresh process ({record['loader']}): logits of {record['texts']} texts differ by at most "
@@ -269,7 +270,7 @@ def recipes(
         if as_json:
             _print_json(recipe.model_dump(mode="json"))
         else:
-            typer.echo(recipe_path(name).read_text(encoding="utf-8").rstrip())
+            _print_line(recipe_path(name).read_text(encoding="utf-8").rstrip())
         return
     descriptions = {known: read_recipe(known).description for known in recipe_names()}
     if as_json:
@@ -320,7 +321,7 @@ def _exit_codes() -> Iterator[None]:
             sys.exit(int(error.exit_code))
         import traceback
 
-        traceback.print_exc()
+        typer.echo(safe_for_terminal(traceback.format_exc().rstrip()), err=True)
         _tell("error: this is a bug of textlift; please report it with the lines above.")
         sys.exit(OUR_BUG)
 
@@ -346,20 +347,24 @@ def _command() -> str:
     return shlex.join(["textlift", *sys.argv[1:]])
 
 
+def _print_line(text: str) -> None:
+    typer.echo(safe_for_terminal(text))
+
+
 def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=True))
 
 
 def _print_check(result: dict[str, Any]) -> None:
-    lines = [f"{result['name']}: text in {result['text_column']!r}, label in {result['label_column']!r}"]
+    lines = [f"{visible(result['name'])}: text in {result['text_column']!r}, label in {result['label_column']!r}"]
     lines += [f"  {reason}" for reason in result["reasons"]]
     for split, labels in result["labels"].items():
-        shown = ", ".join(f"{name} {count:,}" for name, count in list(labels.items())[:12])
+        shown = ", ".join(f"{visible(name)} {count:,}" for name, count in list(labels.items())[:12])
         more = f", and {len(labels) - 12} more" if len(labels) > 12 else ""
         lines.append(f"{split}: {result['rows'][split]:,} rows: {shown}{more}")
     lines += [f"{one['severity']}: {' '.join(one['message'].split())}" for one in result["checks"]]
     lines += [] if result["checks"] else ["Nothing was found."]
-    typer.echo(safe_for_terminal("\n".join(lines)))
+    _print_line("\n".join(lines))
 
 
 if __name__ == "__main__":

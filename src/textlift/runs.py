@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from textlift.errors import CheckpointError, InputNotFoundError, nearest
+from textlift.escaping import json_text
 from textlift.storage import storing, write_whole
 
 FORMAT_VERSION = 1
@@ -57,7 +58,7 @@ class RunDirectory:
         Raises:
             StorageError: The disk refuses.
         """
-        self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        self.write_text(name, json_text(value, indent=2) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file whole or not at all.
@@ -72,7 +73,7 @@ class RunDirectory:
 
     def write_lines(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write JSON lines, whole or not at all."""
-        self.write_text(name, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+        self.write_text(name, "".join(f"{json_text(row)}\n" for row in rows))
 
     def read_lines(self, name: str) -> Iterator[dict[str, Any]]:
         """The rows of a JSON lines file.

@@ -264,7 +264,7 @@ def test_one_adapter_alone_is_refused(base_folder: BaseFolder) -> None:
 
 
 def test_no_adapters_are_refused_by_the_name_of_the_option() -> None:
-    with pytest.raises(RecipeError, match=r"method.adapters: field required"):
+    with pytest.raises(RecipeError, match=r"method.adapters: must be given"):
         method_of(Variant(name="fused", method="fusion"))
 
 

@@ -11,7 +11,7 @@ import yaml
 from pages import Structure
 from sample import make_histories, make_results
 
-from cli_calls import SUBJECTS
+from cli_calls import SUBJECTS, Command
 from conftest import BaseFolder
 from textlift.progress import Progress
 from textlift.report.html import render_html
@@ -22,6 +22,7 @@ from textlift.workflow.verbs import load
 FILE = "=cmd|'<img src=x onerror=alert(1)>'\"\x1b]52;c;x\x07\u202e;=1.csv"
 LABELS = ["../../../escape<script>alert(1)</script>", "=1+1\x1b[31m\x9b2J\u202e", "a\u2028b|`x`\n\n# h {{7*7}} <b>"]
 TEXT, LABEL = "text <b>\x1b[1m", "label \u202e=x"
+SHOWN = {".json", ".jsonl", ".csv", ".md", ".yaml", ".html"}
 HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
@@ -96,3 +97,29 @@ def test_its_labels_come_back_as_they_were_written(hostile_run: HostileRun) -> N
     predictor = load(hostile_run.directory / "lora")
     assert sorted(predictor.label_names) == sorted(LABELS)
     assert predictor.predict(["a wave"])[0].label in LABELS
+
+
+def test_no_file_that_people_read_holds_a_character_that_a_screen_obeys(hostile_run: HostileRun) -> None:
+    shown = [path for path in hostile_run.directory.rglob("*") if path.suffix in SHOWN and "adapter" not in path.parts]
+    assert len(shown) > 10
+    assert {path.name: hidden_in(path.read_text(encoding="utf-8")) for path in shown} == {
+        path.name: set() for path in shown
+    }
+    with (hostile_run.directory / "splits.csv").open(encoding="utf-8", newline="") as file:
+        assert {row["source"][:2] for row in csv.DictReader(file)} == {"'="}
+
+
+def test_commands_print_nothing_that_a_terminal_obeys(
+    hostile_run: HostileRun, command: Command, tmp_path: Path
+) -> None:
+    columns = ("--text", TEXT, "--label", LABEL)
+    file = hostile_run.folder / FILE
+    told = [
+        command("evaluate", hostile_run.directory / "lora", file, *columns),
+        command("check", file, *columns),
+        command("predict", hostile_run.directory / "lora", file, "--text", TEXT),
+        command("compare", hostile_run.directory, hostile_run.directory, "--output", tmp_path / "both\x1b[1m"),
+    ]
+    assert [ended.code for ended in told] == [0, 0, 0, 0]
+    assert [hidden_in(ended.out + ended.err) for ended in told] == [set()] * 4
+    assert "\n# h" not in told[1].out

@@ -40,8 +40,9 @@ def parse_recipe(values: Mapping[str, Any], *, source: str = "recipe") -> Recipe
 def recipe_yaml(recipe: Recipe) -> str:
     """The recipe as YAML that `read_recipe` reads back to an equal one."""
     values = recipe.model_dump(mode="json")
-    # Line ends of Unicode are written as they are and read as spaces, unless all but ASCII is escaped.
-    is_plain = not re.search(r"\\u0085|\\u202[89]|\\ufeff", json.dumps(values))
+    # Line ends of Unicode are written as they are and read as spaces, unless all but ASCII is escaped; others turn
+    # the text around on a terminal.
+    is_plain = not re.search(r"\\u(?:0085|061c|200[bef]|202[89a-e]|206[0-9a-f]|feff)", json.dumps(values))
     text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=is_plain, width=110)
     return text
 

@@ -46,7 +46,7 @@ def told_by_key(error: ValidationError, model: type[BaseModel], prefix: str = ""
         else:
             message = re.sub("^(Input|String|Value) should ", "must ", item["msg"])
             rule = f"{shortened(key)}: {_RULES.get(item['type'], message)}"
-            near = f"; found {shown(item['input'])}"
+            near = "" if item["type"] == "missing" else f"; found {shown(item['input'])}"
             if item["type"] == "literal_error" and isinstance(item["input"], str):
                 offer = nearest(item["input"], re.findall("'([^']*)'", item["ctx"]["expected"]))
                 near += f".{offer}" if offer else ""
@@ -59,6 +59,7 @@ def told_by_key(error: ValidationError, model: type[BaseModel], prefix: str = ""
 # How pydantic names the choices of a union and the keys of a mapping in the place of a value.
 _NOT_A_KEY = re.compile(r"literal\[.*|constrained-.*|int|float|\[key\]", re.DOTALL)
 _RULES = {
+    "missing": "must be given",
     "string_pattern_mismatch": "must be 1 to 64 letters, digits or any of _ . + -, the first a letter or a digit",
     "string_too_short": "must not be empty",
     "model_type": "must be a section",

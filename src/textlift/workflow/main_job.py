@@ -10,6 +10,7 @@ from typing import Any
 from textlift.claims import claim, recorded, require_claimable
 from textlift.data import write_conflicts
 from textlift.errors import CannotCreateError
+from textlift.escaping import csv_cell
 from textlift.progress import Progress
 from textlift.recipe import Recipe, recipe_yaml
 from textlift.report.html import render_html
@@ -158,9 +159,10 @@ def _write_inputs(run: RunDirectory, job: Job) -> None:
         },
     )
     lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
+    writer = csv.writer(lines, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(["split", "source", "row"])
     for split, rows in dataset.splits.items():
-        writer.writerows((split, source, row) for source, row in zip(rows.sources, rows.row_numbers, strict=True))
+        places = zip(rows.sources, rows.row_numbers, strict=True)
+        writer.writerows((split, csv_cell(source), row) for source, row in places)
     run.write_text("splits.csv", lines.getvalue())
     write_conflicts(run.path / "conflicts.csv", dataset)

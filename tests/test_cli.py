@@ -1,5 +1,6 @@
 """The commands end to end, on a tiny base model: what they print, what they write, how they end."""
 
+import errno
 import json
 import sys
 from collections.abc import Callable
@@ -259,6 +260,16 @@ def test_a_bug_keeps_its_traceback_and_ends_with_70(command: Command, monkeypatc
     assert ended.code == 70
     assert "Traceback" in ended.err
     assert "planted" in ended.err
+
+
+def test_a_full_disk_anywhere_ends_with_74(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> list[str]:
+        raise OSError(errno.ENOSPC, "No space left on device", "some/place")
+
+    monkeypatch.setattr("textlift.recipe.recipe_names", full)
+    ended = command("recipes")
+    assert ended.code == 74
+    assert "error: some/place: no space is left on the disk." in ended.err
 
 
 def test_an_interrupt_ends_with_130(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

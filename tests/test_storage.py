@@ -37,6 +37,7 @@ def test_where_the_disk_refuses_the_old_content_stays(tmp_path: Path, monkeypatc
     "error",
     [
         OSError(errno.ENOSPC, "No space left on device"),
+        Exception("No space left on device (os error 28)"),
         SafetensorError('I/O error: Os { code: 28, kind: StorageFull, message: "No space left on device" }'),
     ],
 )
@@ -74,3 +75,8 @@ def test_a_folder_that_its_file_system_cannot_sync_is_no_error(tmp_path: Path, m
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="Invalid argument"):
         sync(tmp_path / "file")
+
+
+def test_an_error_that_is_not_of_the_system_stays_what_it_is() -> None:
+    with pytest.raises(ZeroDivisionError), storing("adapter"):
+        raise ZeroDivisionError

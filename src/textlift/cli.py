@@ -4,6 +4,7 @@ Results go to stdout, progress and errors to stderr. A TextliftError is at most 
 anything else is a bug of ours, keeps its traceback, and exits with 70.
 """
 
+import errno
 import json
 import os
 import shlex
@@ -15,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from textlift.errors import TextliftError, UsageError, safe_for_terminal
+from textlift.errors import StorageError, TextliftError, UsageError, safe_for_terminal
 from textlift.escaping import visible
 from textlift.interrupts import Interrupted, handled
 
@@ -319,6 +320,9 @@ def _exit_codes() -> Iterator[None]:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # click's usage errors
             error.show()
             sys.exit(int(error.exit_code))
+        if getattr(error, "errno", None) == errno.ENOSPC:  # of a temporary folder, say
+            _tell(f"error: {getattr(error, 'filename', None) or 'a file'}: no space is left on the disk.\nMake room.")
+            sys.exit(StorageError.exit_code)
         import traceback
 
         typer.echo(safe_for_terminal(traceback.format_exc().rstrip()), err=True)

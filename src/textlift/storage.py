@@ -5,6 +5,7 @@ Knows nothing of the rest of the package but its errors.
 
 import errno
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from textlift.errors import StorageError
 
+_OF_THE_SYSTEM = re.compile(r"\(os error \d+\)|Os \{ code: \d+")
 _SPARE_BYTES = 1 << 20  # for folders, manifests and what else a file system needs
 
 
@@ -72,16 +74,19 @@ def require_free(folder: Path, size: int, *, what: str) -> None:
 
 @contextmanager
 def storing(what: object) -> Iterator[None]:
-    """Turn what the system and safetensors say of a failed write into a StorageError that names what was written."""
-    from safetensors import SafetensorError
+    """Turn what the system says of a failed write into a StorageError that names what was written.
 
+    safetensors and tokenizers, written in Rust, raise errors of their own that quote the system's number.
+    """
     try:
         yield
     except StorageError:
         raise
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in reason
+    except Exception as error:
+        if not isinstance(error, OSError) and not _OF_THE_SYSTEM.search(str(error)):
+            raise
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         advice = "\nMake room, then continue with --resume." if full else ""
         raise StorageError(
             f"{what}: must be written whole; {'no space is left on the disk' if full else reason}.{advice}"

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from textlift.digests import file_sha256
-from textlift.errors import ModelError, StorageError
+from textlift.errors import ModelError
 from textlift.escaping import json_text
 from textlift.export.fingerprint import tokenizer_fingerprint
 from textlift.inference import Predictor
@@ -25,6 +25,7 @@ from textlift.models.loading import BaseModel
 from textlift.models.quantized import quantization_of, settings_of_quantized
 from textlift.recipe import Quantization
 from textlift.runtime import quiet_libraries
+from textlift.storage import storing
 
 FORMAT_VERSION = 1
 SETTINGS = "textlift.json"
@@ -93,7 +94,7 @@ def save_adapter(predictor: Predictor, folder: Path, *, settings: SavedSettings,
         StorageError: The folder cannot be written.
     """
     classifier = predictor.classifier
-    try:
+    with storing(f"adapter {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         own_save = METHODS[settings.method].save
         if own_save is not None:
@@ -104,8 +105,6 @@ def save_adapter(predictor: Predictor, folder: Path, *, settings: SavedSettings,
         if classifier.head is not None:
             save_file(_tensors(classifier.head.state_dict()), folder / HEAD)
         _save_shared(predictor, folder, settings=settings, card=card)
-    except OSError as error:
-        raise StorageError(f"{folder}: the adapter must be written whole; {error.strerror or error}.") from error
 
 
 def _save_peft(model: Any, folder: Path, settings: SavedSettings) -> None:
@@ -126,15 +125,13 @@ def save_model(predictor: Predictor, folder: Path, *, settings: SavedSettings, c
         StorageError: The folder cannot be written.
     """
     classifier = predictor.classifier
-    try:
+    with storing(f"model {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         with quiet_libraries():
             classifier.model.save_pretrained(str(folder))
         if classifier.head is not None:
             _save_sentence_modules(classifier.head, folder, predictor.max_length)
         _save_shared(predictor, folder, settings=settings, card=card)
-    except OSError as error:
-        raise StorageError(f"{folder}: the model must be written whole; {error.strerror or error}.") from error
 
 
 def read_settings(folder: Path) -> SavedSettings:

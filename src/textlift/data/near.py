@@ -19,7 +19,8 @@ _BANDS, _ROWS = 8, 4  # finds a pair of likeness 0.8 with probability 0.985, one
 _MOST_CHARACTERS = 150_000_000  # beyond it the check would take minutes
 _CHUNK = 4096  # texts hashed at once
 
-Signatures = npt.NDArray[np.uint64]  # (N, bands * rows)
+Signatures = npt.NDArray[np.uint32]  # (N, bands * rows)
+_TOO_SHORT = np.iinfo(np.uint32).max
 
 
 def near_findings(dataset: Dataset) -> list[Finding]:
@@ -75,7 +76,7 @@ def _same_bucket(earlier: Signatures, later: Signatures) -> list[tuple[int, int]
     keys, partners = np.unique(_mixed(earlier), return_index=True)
     wanted = _mixed(later)
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    hits = np.flatnonzero((keys[at] == wanted) & (later[:, 0] != np.iinfo(np.uint64).max))
+    hits = np.flatnonzero((keys[at] == wanted) & (later[:, 0] != _TOO_SHORT))
     return list(zip(hits.tolist(), partners[at[hits]].tolist(), strict=True))
 
 
@@ -89,7 +90,7 @@ def _mixed(band: Signatures) -> npt.NDArray[np.uint64]:
 def _signatures(texts: Sequence[str], words: dict[str, int]) -> Signatures:
     """MinHash signatures, shape (N, bands * rows); all ones for texts of too few words."""
     multipliers = np.random.default_rng(0).integers(1, 2**63, size=_BANDS * _ROWS, dtype=np.uint64) | np.uint64(1)
-    result = np.full((len(texts), len(multipliers)), np.iinfo(np.uint64).max, dtype=np.uint64)
+    result = np.full((len(texts), len(multipliers)), _TOO_SHORT, dtype=np.uint32)
     for start in range(0, len(texts), _CHUNK):
         numbers, rows, lengths = [], [], []
         for row, text in enumerate(texts[start : start + _CHUNK], start=start):
@@ -101,7 +102,7 @@ def _signatures(texts: Sequence[str], words: dict[str, int]) -> Signatures:
         if rows:
             shingles, starts = _word_pairs(np.array(numbers, dtype=np.uint64), np.array(lengths))
             for column, multiplier in enumerate(multipliers):
-                result[rows, column] = np.minimum.reduceat(_scatter(shingles * multiplier), starts)
+                result[rows, column] = np.minimum.reduceat(_scatter(shingles * multiplier), starts) >> np.uint64(32)
     return result
 
 

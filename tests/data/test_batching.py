@@ -118,3 +118,10 @@ def test_padding_stands_on_the_right_and_is_masked() -> None:
     assert batch["input_ids"][1, 3:].tolist() == [77, 77]
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
     assert batch["input_ids"][1, :3].tolist() == tokens[0].tolist()
+
+
+def test_counting_tokens_tells_how_many_texts_are_done() -> None:
+    told: list[int] = []
+    counts = token_counts(word_piece(), ["the old boat"] * 5_000, advance=told.append)
+    assert told == [4_096, 5_000]
+    assert counts.tolist() == [5] * 5_000

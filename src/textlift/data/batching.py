@@ -3,7 +3,7 @@
 Knows tokenizers and lengths. Does not know models or training.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,11 +45,21 @@ class TokenizedTexts:
         return ids
 
 
-def token_counts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> np.ndarray:
-    """Tokens of each text uncut, special tokens included, (N,)."""
+def token_counts(
+    tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], *, advance: Callable[[int], None] | None = None
+) -> np.ndarray:
+    """Tokens of each text uncut, special tokens included, (N,).
+
+    Args:
+        tokenizer: Of the base model.
+        texts: N of them.
+        advance: Told how many texts are done.
+    """
     counts: list[int] = []
     for start in range(0, len(texts), _ENCODE_CHUNK):
         counts += [len(ids) for ids in _encode(tokenizer, texts[start : start + _ENCODE_CHUNK], None)]
+        if advance is not None:
+            advance(len(counts))
     return np.asarray(counts, dtype=np.int64)
 
 

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,8 @@ def textlift_round(setting: Setting, seed: int) -> float:
     raise RuntimeError("the session ended before its last step")
 
 
-def trainer_round(setting: Setting, seed: int) -> float:
-    """Useful tokens per second of Trainer + PEFT at their defaults."""
+def trainer_round(setting: Setting, seed: int, *, tuned: bool = False, batch: int = BATCH) -> float:
+    """Useful tokens per second of Trainer + PEFT at their defaults, or with buckets of length and no frozen dropout."""
     from peft import LoraConfig, TaskType, get_peft_model
     from transformers import (
         AutoModelForSequenceClassification,
@@ -114,13 +115,14 @@ def trainer_round(setting: Setting, seed: int) -> float:
     rows = [{"input_ids": setting.tokens[i].tolist(), "labels": int(label)} for i, label in enumerate(setting.labels)]
     clock = Clock()
     with quiet_libraries(), tempfile.TemporaryDirectory() as folder:
+        dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0} if tuned else {}
         model = AutoModelForSequenceClassification.from_pretrained(
-            setting.base.folder.path, num_labels=len(setting.label_names), dtype=torch.float32
+            setting.base.folder.path, num_labels=len(setting.label_names), dtype=torch.float32, **dropout
         )
         model = get_peft_model(model, LoraConfig(task_type=TaskType.SEQ_CLS, r=8, target_modules=list(TARGETS)))
         arguments = TrainingArguments(
             folder,
-            per_device_train_batch_size=BATCH,
+            per_device_train_batch_size=batch,
             max_steps=setting.steps,
             seed=seed,
             use_cpu=True,
@@ -128,6 +130,7 @@ def trainer_round(setting: Setting, seed: int) -> float:
             save_strategy="no",
             logging_strategy="no",
             disable_tqdm=True,
+            **({"train_sampling_strategy": "group_by_length"} if tuned else {}),
         )
         Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collate, callbacks=[clock]).train()
     return sum(seen[WARM_UP_STEPS : setting.steps]) / (clock.ended - clock.began)
@@ -193,7 +196,12 @@ def main() -> None:
         options.steps,
         128,
     )
-    sides: dict[str, Callable[[Setting, int], float]] = {"Trainer + PEFT": trainer_round, "textlift": textlift_round}
+    sides: dict[str, Callable[[Setting, int], float]] = {
+        "Trainer + PEFT": trainer_round,
+        "Trainer + PEFT, tuned": partial(trainer_round, tuned=True),
+        "Trainer + PEFT, tuned, batch 64": partial(trainer_round, tuned=True, batch=2 * BATCH),
+        "textlift": textlift_round,
+    }
     speeds: dict[str, list[float]] = {name: [] for name in sides}
     peaks = []
     runtime = choose_runtime(device="cpu")
@@ -204,17 +212,20 @@ def main() -> None:
         told = ", ".join(f"{name} {speeds[name][-1]:,.0f}" for name in sides)
         print(f"round {number + 1}: {told} useful tokens/s; peak {peaks[-1] / 1e9:.0f} GFLOP/s", flush=True)
     weights, peak = linear_weights(setting), statistics.median(peaks)
-    ratios = [ours / theirs for ours, theirs in zip(speeds["textlift"], speeds["Trainer + PEFT"], strict=True)]
+    ratios = {
+        name: [ours / theirs for ours, theirs in zip(speeds["textlift"], values, strict=True)]
+        for name, values in speeds.items()
+        if name != "textlift"
+    }
     print("\n| side | useful tokens/s, median (min to max) | share of peak |\n|---|---:|---:|")
     for name, values in speeds.items():
         middle = statistics.median(values)
         print(
             f"| {name} | {middle:,.0f} ({min(values):,.0f} to {max(values):,.0f}) | {middle * 4 * weights / peak:.0%} |"
         )
-    print(
-        f"\ntextlift / Trainer + PEFT, pair by pair: median {statistics.median(ratios):.2f} "
-        f"({min(ratios):.2f} to {max(ratios):.2f})"
-    )
+    for name, some in ratios.items():
+        middle = statistics.median(some)
+        print(f"\ntextlift / {name}, pair by pair: median {middle:.2f} ({min(some):.2f} to {max(some):.2f})")
     if options.json:
         record = {"speeds": speeds, "ratios": ratios, "peaks": peaks, "linear_weights": weights}
         options.json.write_text(json.dumps({**record, "environment": environment(runtime)}, indent=2))

@@ -44,7 +44,7 @@ def _injected(kind: str, step: int, arguments: list[str]) -> Callable[[], None]:
     def done() -> None:
         from textlift.training import loop
 
-        backward, count = loop._backward, 0
+        backward, count = loop.gradients_of, 0
 
         def spoilt(classifier: Any, batches: Any, **rest: Any) -> Any:
             nonlocal count
@@ -65,7 +65,7 @@ def _injected(kind: str, step: int, arguments: list[str]) -> Callable[[], None]:
             finally:
                 del classifier.forward
 
-        loop._backward = spoilt
+        loop.gradients_of = spoilt
         work(arguments)()
 
     return done

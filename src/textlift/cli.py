@@ -16,8 +16,30 @@ from typing import Annotated, Any
 
 import typer
 
+from textlift.cli_options import (
+    AllowConflicts,
+    AllowLeak,
+    Data,
+    Delimiter,
+    Device,
+    DropEmpty,
+    Encoding,
+    Json,
+    LabelColumn,
+    Limit,
+    MinPerClass,
+    Model,
+    Overrides,
+    Saved,
+    Seed,
+    SplitColumn,
+    Target,
+    Test,
+    TextColumn,
+    Validation,
+)
+from textlift.cli_printing import print_check, print_json, print_line, tell_error
 from textlift.errors import StorageError, TextliftError, UsageError, safe_for_terminal
-from textlift.escaping import visible
 from textlift.interrupts import Interrupted, handled
 
 OUR_BUG = 70
@@ -31,29 +53,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stdout.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-TextColumn = Annotated[str | None, typer.Option("--text", help="Column of the texts; found out when not given.")]
-LabelColumn = Annotated[str | None, typer.Option("--label", help="Column of the labels; found out when not given.")]
-Delimiter = Annotated[str | None, typer.Option(help="Field delimiter of a CSV file.")]
-Encoding = Annotated[str | None, typer.Option(help="Encoding of CSV and JSON files; utf-8 when not given.")]
-Model = Annotated[str | None, typer.Option(help="Base model: Hub name, folder, or 'embedded' (all-MiniLM-L6-v2).")]
-Limit = Annotated[int | None, typer.Option(help="At most this many rows of each split, stratified and seeded.")]
-Seed = Annotated[int | None, typer.Option(help="Every draw comes from this number; 0 when not given.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change one value: method.rank=16. Repeatable.")]
-SplitColumn = Annotated[str | None, typer.Option(help="Column that says train, validation or test.")]
-Validation = Annotated[str | None, typer.Option(help="File of the validation rows.")]
-Test = Annotated[str | None, typer.Option(help="File of the test rows.")]
-DropEmpty = Annotated[bool, typer.Option("--drop-empty", help="Leave out rows without text, counted.")]
-AllowLeak = Annotated[bool, typer.Option("--allow-leak", help="Go on where test rows are also in train.")]
-AllowConflicts = Annotated[bool, typer.Option("--allow-conflicts", help="Go on where many texts carry two labels.")]
-MinPerClass = Annotated[int | None, typer.Option(help="Rows that every class must have; 2 when not given.")]
-Target = Annotated[str, typer.Argument(help="Recipe name or file, data file, folder, or Hub data set name[:config].")]
-Data = Annotated[
-    list[str] | None, typer.Option("--data", help="Local folder, or files (repeat), in place of the recipe's data.")
-]
-Saved = Annotated[str, typer.Argument(help="RUN, RUN/variant, or an exported folder.", metavar="RUN[/variant]")]
 
 
 @app.command()
@@ -108,16 +107,54 @@ def run(
         test=test,
         model=model,
         method=method,
-        methods=[name.strip() for name in (methods or "").split(",") if name.strip()],
+        methods=_names(methods),
         overrides=overrides or (),
         values={**values, "seed": seed, "runtime.device": device},
     )
     result = run_recipe(resolve(request), output=output, overwrite=overwrite, resume=resume, command=_command())
     if as_json:
-        _print_json({"directory": str(result.directory), **result.results})
+        print_json({"directory": str(result.directory), **result.results})
         return
     typer.echo(str(result))
-    _print_line(f"\nReport: {result.report}")
+    print_line(f"\nReport: {result.report}")
+
+
+@app.command()
+def plan(
+    target: Target,
+    data: Data = None,
+    validation: Validation = None,
+    test: Test = None,
+    text: TextColumn = None,
+    label: LabelColumn = None,
+    model: Model = None,
+    methods: Annotated[str | None, typer.Option(help="Variants to plan, with commas: lora,full.")] = None,
+    overrides: Overrides = None,
+    limit: Limit = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """Tell what a run will take: parameters trained, peak memory, seconds of an epoch, disk."""
+    from textlift.progress import Progress
+    from textlift.workflow.planning import Request, resolve
+    from textlift.workflow.plans import plan as make_plan
+    from textlift.workflow.plans import plan_text
+
+    request = Request(
+        target,
+        data=_paths(data),
+        validation=validation,
+        test=test,
+        model=model,
+        methods=_names(methods),
+        overrides=overrides or (),
+        values={**_data_values(text=text, label=label, limit=limit), "runtime.device": device},
+    )
+    plans = make_plan(resolve(request), Progress())
+    if as_json:
+        print_json([one.to_dict() for one in plans])
+    else:
+        print_line(plan_text(plans))
 
 
 @app.command()
@@ -163,9 +200,9 @@ def check(
     if output is not None:
         write_check(result, output)
     if as_json:
-        _print_json(result.to_dict())
+        print_json(result.to_dict())
     else:
-        _print_check(result.to_dict())
+        print_check(result.to_dict())
     if result.has_errors:
         raise typer.Exit(DataError.exit_code)
 
@@ -190,9 +227,9 @@ def evaluate(
     values = nested({"data.source": source, **{key: value for key, value in given.items() if value is not None}})
     scores = evaluate_file(saved, parse_recipe(values).data, device=device or "auto")
     if as_json:
-        _print_json(scores)
+        print_json(scores)
         return
-    _print_line(f"{saved} on {scores['n']:,} rows of {source}")
+    print_line(f"{saved} on {scores['n']:,} rows of {source}")
     for name in ("accuracy", "f1_weighted", "f1_macro", "precision_weighted", "recall_weighted", "log_loss"):
         low, high = scores[f"{name}_low"], scores[f"{name}_high"]
         typer.echo(f"  {name:<20} {scores[name]:.4f}  ({low:.4f} to {high:.4f})")
@@ -225,11 +262,11 @@ def compare(
 
     comparison = compare_runs(runs, output=output)
     if as_json:
-        _print_json(list(comparison.runs))
+        print_json(list(comparison.runs))
         return
     typer.echo(str(comparison))
     if output is not None:
-        _print_line(f"\nReport: {output / 'report.html'}")
+        print_line(f"\nReport: {output / 'report.html'}")
 
 
 @app.command()
@@ -249,9 +286,9 @@ def export(
 
     proof = export_variant(saved, to, output, overwrite=overwrite, force=force, progress=Progress())
     if as_json:
-        _print_json({"output": str(output), "proof": proof})
+        print_json({"output": str(output), "proof": proof})
         return
-    _print_line(str(output))
+    print_line(str(output))
     for record in proof:
         typer.echo(
             f"loaded back in a fresh process ({record['loader']}): logits of {record['texts']} texts differ by at most "
@@ -269,13 +306,13 @@ def recipes(
     if name is not None:
         recipe = read_recipe(name)
         if as_json:
-            _print_json(recipe.model_dump(mode="json"))
+            print_json(recipe.model_dump(mode="json"))
         else:
-            _print_line(recipe_path(name).read_text(encoding="utf-8").rstrip())
+            print_line(recipe_path(name).read_text(encoding="utf-8").rstrip())
         return
     descriptions = {known: read_recipe(known).description for known in recipe_names()}
     if as_json:
-        _print_json(descriptions)
+        print_json(descriptions)
         return
     for known, description in descriptions.items():
         typer.echo(f"{known:<24} {description}")
@@ -291,7 +328,7 @@ def methods(
 
     records = method_records(name)
     if as_json:
-        _print_json(records if name is None else records[0])
+        print_json(records if name is None else records[0])
     else:
         typer.echo(methods_text(records) if name is None else method_text(records[0]))
 
@@ -308,10 +345,10 @@ def _exit_codes() -> Iterator[None]:
     try:
         yield
     except TextliftError as error:
-        _tell(f"error: {error}")
+        tell_error(f"error: {error}")
         sys.exit(error.exit_code)
     except Interrupted as error:
-        _tell(f"{error}; a run continues with --resume")
+        tell_error(f"{error}; a run continues with --resume")
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of stdout has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -321,18 +358,15 @@ def _exit_codes() -> Iterator[None]:
             error.show()
             sys.exit(int(error.exit_code))
         if getattr(error, "errno", None) == errno.ENOSPC:  # of a temporary folder, say
-            _tell(f"error: {getattr(error, 'filename', None) or 'a file'}: no space is left on the disk.\nMake room.")
+            tell_error(
+                f"error: {getattr(error, 'filename', None) or 'a file'}: no space is left on the disk.\nMake room."
+            )
             sys.exit(StorageError.exit_code)
         import traceback
 
         typer.echo(safe_for_terminal(traceback.format_exc().rstrip()), err=True)
-        _tell("error: this is a bug of textlift; please report it with the lines above.")
+        tell_error("error: this is a bug of textlift; please report it with the lines above.")
         sys.exit(OUR_BUG)
-
-
-def _tell(message: str) -> None:
-    lines = safe_for_terminal(message).splitlines()
-    typer.echo("\n".join(lines[:3]), err=True)
 
 
 def _data_values(**options: Any) -> dict[str, Any]:
@@ -343,32 +377,19 @@ def _data_values(**options: Any) -> dict[str, Any]:
 def _paths(data: Sequence[str] | None) -> list[str]:
     """Files of --data: repeated, or in one argument with commas."""
     return [
-        part for entry in data or () for part in ([entry] if Path(entry).exists() else entry.split(",")) if part.strip()
+        part
+        for entry in data or ()
+        for part in ([entry] if os.path.exists(entry) else entry.split(","))  # noqa: PTH110 - no error where it is long
+        if part.strip()
     ]
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
 def _command() -> str:
     return shlex.join(["textlift", *sys.argv[1:]])
-
-
-def _print_line(text: str) -> None:
-    typer.echo(safe_for_terminal(text))
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=True))
-
-
-def _print_check(result: dict[str, Any]) -> None:
-    lines = [f"{visible(result['name'])}: text in {result['text_column']!r}, label in {result['label_column']!r}"]
-    lines += [f"  {reason}" for reason in result["reasons"]]
-    for split, labels in result["labels"].items():
-        shown = ", ".join(f"{visible(name)} {count:,}" for name, count in list(labels.items())[:12])
-        more = f", and {len(labels) - 12} more" if len(labels) > 12 else ""
-        lines.append(f"{split}: {result['rows'][split]:,} rows: {shown}{more}")
-    lines += [f"{one['severity']}: {' '.join(one['message'].split())}" for one in result["checks"]]
-    lines += [] if result["checks"] else ["Nothing was found."]
-    _print_line("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -218,6 +218,36 @@ def _is_worth_telling(record: logging.LogRecord) -> bool:
     return "gemm_4bit_forward" not in str(record.msg)  # a kernel from the Hub, for a product that is not used here
 
 
+def available_memory(device: str) -> int | None:
+    """Bytes that this process could still take; None where the system does not tell."""
+    if device.startswith("cuda"):
+        import torch
+
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    told = Path("/proc/meminfo")
+    if not told.is_file():
+        return None
+    lines = dict(line.split(":", 1) for line in told.read_text().splitlines() if ":" in line)
+    system = int(lines["MemAvailable"].split()[0]) * 1024
+    limit, used = (_number(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
+    return system if limit is None or used is None else max(0, min(system, limit - used))
+
+
+def _number(path: Path) -> int | None:
+    text = path.read_text().strip() if path.is_file() else ""
+    return int(text) if text.isdigit() else None
+
+
+def resident_memory(device: str) -> int | None:
+    """Bytes that this process holds now; on a GPU those allocated there. None where the system does not tell."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.memory_allocated(device))
+    return _status_bytes("VmRSS")
+
+
 class PeakMemory:
     """The largest resident memory between start and `bytes()`; on a GPU the largest allocation there."""
 
@@ -245,17 +275,23 @@ class PeakMemory:
 
 
 def _resident_high_water() -> int | None:
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+    told = _status_bytes("VmHWM")
+    if told is not None:
+        return told
     if sys.platform == "win32":
         return None
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _status_bytes(name: str) -> int | None:
+    """A size that Linux tells of this process (proc(5))."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    sizes = (int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+    return next(sizes, None)
 
 
 def versions() -> dict[str, str]:

@@ -89,9 +89,9 @@ def train_steps(
     for number, group in enumerate(groups, start=first):
         classifier.set_training(base_dropout=dropout)  # the caller may have measured since the last step
         while True:
-            states = _random_states(runtime.device)
+            states = random_states(runtime.device)
             try:
-                loss, useful, examples = _backward(classifier, group.batches(), runtime=runtime, penalty=penalty)
+                loss, useful, examples = gradients_of(classifier, group.batches(), runtime=runtime, penalty=penalty)
                 break
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -103,7 +103,7 @@ def train_steps(
                         f"step {number}: one text must fit into memory; it does not, on {runtime.device}."
                         "\nPass --set model.max_length with fewer tokens, a smaller base model, or --method qlora."
                     ) from error
-            _set_random_states(states, runtime.device)  # outside the handler, which holds the memory of the failed pass
+            set_random_states(states, runtime.device)  # outside the handler, which holds the memory of the failed pass
             yield Shrunk(budget)
         grad_norm = float(nn.utils.clip_grad_norm_(trained, max_grad_norm))
         rate = float(schedule.get_last_lr()[0])
@@ -119,7 +119,7 @@ def train_steps(
         yield TrainStep(number, loss, grad_norm, rate, useful, examples)
 
 
-def _backward(
+def gradients_of(
     classifier: Classifier, batches: Sequence[Batch], *, runtime: Runtime, penalty: Callable[[], torch.Tensor] | None
 ) -> tuple[float, int, int]:
     """The gradients of one step, summed over its micro-batches; its loss, useful tokens and examples."""
@@ -153,11 +153,13 @@ def _not_finite(step: int, found: str, classifier: Classifier, *, runtime: Runti
     return f"step {step}: loss and gradient must be finite; {found}.{told}\nLikely cause: {cause}"
 
 
-def _random_states(device: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+def random_states(device: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The states of torch on the CPU and on the device: those that a step uses."""
     return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.startswith("cuda") else None
 
 
-def _set_random_states(states: tuple[torch.Tensor, torch.Tensor | None], device: str) -> None:
+def set_random_states(states: tuple[torch.Tensor, torch.Tensor | None], device: str) -> None:
+    """Put back what `random_states` gave."""
     torch.set_rng_state(states[0])
     if states[1] is not None:
         torch.cuda.empty_cache()

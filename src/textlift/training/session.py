@@ -222,16 +222,20 @@ class TrainingSession:
             batches = _epoch(self.settings, self.train.tokens.lengths, seed=self.seed, epoch=epoch)
             first = done - epoch * self.steps_per_epoch if epoch == done // self.steps_per_epoch else 0
             for indices in batches[first:]:
-                yield Group(partial(self._micro_batches, indices), self._shrink, partial(self._names, indices))
+                yield Group(partial(self.micro_batches, indices), self._shrink, partial(self._names, indices))
 
-    def _micro_batches(self, indices: np.ndarray) -> list[Batch]:
+    def micro_batches(self, indices: np.ndarray) -> list[Batch]:
+        """The rows of a step as inputs of forward passes within the budget of tokens."""
         pad = int(self.predictor.tokenizer.pad_token_id or 0)
-        budget = self.progress.tokens_per_batch
-        parts = split_by_budget(indices, self.train.tokens.lengths, tokens_per_batch=budget)
         return [
             {**collate(self.train.tokens, part, pad_token_id=pad), "labels": torch.from_numpy(self.train.labels[part])}
-            for part in parts
+            for part in self.parts_of(indices)
         ]
+
+    def parts_of(self, indices: np.ndarray) -> list[np.ndarray]:
+        """The rows of a step, split so that each part stays within the budget of tokens."""
+        budget = self.progress.tokens_per_batch
+        return split_by_budget(indices, self.train.tokens.lengths, tokens_per_batch=budget)
 
     def _shrink(self) -> int:
         """Half the budget of tokens; 0 where a step is split into single texts already."""
@@ -320,6 +324,11 @@ def _epoch(settings: TrainingSection, lengths: np.ndarray, *, seed: int, epoch: 
         epoch=epoch,
         group_by_length=settings.group_by_length,
     )
+
+
+def first_epoch(session: TrainingSession) -> list[np.ndarray]:
+    """The rows of each optimizer step of the first epoch."""
+    return _epoch(session.settings, session.train.tokens.lengths, seed=session.seed, epoch=0)
 
 
 def affordable_evaluations(asked: int, *, train_tokens: int, validation_tokens: int) -> int:

@@ -64,6 +64,7 @@ def resolve(request: Request) -> Recipe:
         values = _with_method(values, request.method)
     values = apply_overrides(values, request.overrides)
     if request.methods:
+        parse_recipe(values, source=str(values.get("name", "recipe")))  # what is no section is told before it is used
         values = _with_methods(values, request.methods)
         _require_use(request.overrides, values["variants"])
     recipe = parse_recipe(values, source=str(values.get("name", "recipe")))
@@ -108,7 +109,7 @@ def _base_values(request: Request) -> dict[str, Any]:
 
 def _require_data_like(target: str) -> None:
     path = Path(target)
-    if path.exists() or path.suffix.lower() in DATA_SUFFIXES or "/" in target or "\\" in target or ":" in target:
+    if _exists(path) or path.suffix.lower() in DATA_SUFFIXES or "/" in target or "\\" in target or ":" in target:
         return
     names = recipe_names()
     near = nearest(target, names)
@@ -121,13 +122,17 @@ def _require_data_like(target: str) -> None:
         )
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long: told where it is read
+        return True
+
+
 def _replace_data(values: dict[str, Any], data: Sequence[str]) -> None:
     section = values.setdefault("data", {})
     for key in ("source", "files", "revision"):
         section.pop(key, None)
-    if len(data) == 1 and Path(data[0]).is_dir():
-        section["source"] = data[0]
-        return
     if len(data) == 1:
         section["source"] = data[0]
         return

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from textlift.models.classifier import Classifier, padding_shift
 from textlift.models.loading import BaseModel, build_classifier, choose_max_length, open_base
 from textlift.models.quantized import require_quantizable
 from textlift.models.sources import read_model_type
-from textlift.progress import Progress
-from textlift.recipe import Quantization, Recipe
+from textlift.progress import Progress, Task
+from textlift.recipe import DataSection, Quantization, Recipe
 from textlift.runtime import Runtime, choose_runtime
 from textlift.training.capability import capability, precision_of, require_capability
 from textlift.training.session import Examples
@@ -200,13 +201,26 @@ def require_room(recipe: Recipe, base: BaseModel, max_length: int) -> None:
             )
 
 
+def read_with_progress(section: DataSection, progress: Progress) -> Dataset:
+    """The splits that are there; how many bytes are read is told."""
+    with ExitStack() as open_tasks:
+        tasks: list[Task] = []
+
+        def told(done: int, total: int) -> None:
+            if not tasks:
+                tasks.append(open_tasks.enter_context(progress.task("reading (bytes)", total)))
+            tasks[0].reach(done)
+
+        return read_dataset(section, progress=told)
+
+
 def read_and_check(recipe: Recipe, progress: Progress) -> tuple[Dataset, list[Finding]]:
     """The final splits of a recipe and what the checks found; errors stop here.
 
     Raises:
         DataError: A check found an error; all of them are told.
     """
-    raw = read_dataset(recipe.data)
+    raw = read_with_progress(recipe.data, progress)
     findings = find_problems(raw, recipe.data)
     raise_errors(findings)
     dataset = prepare_splits(raw, recipe.data, seed=recipe.seed)

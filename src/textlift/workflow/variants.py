@@ -30,6 +30,7 @@ from textlift.training.loop import Shrunk, TrainStep
 from textlift.training.session import Measurement, TrainingSession, affordable_evaluations, planned_steps
 from textlift.training.tuning import ParameterCounts, apply_method, count_parameters, hooks_of
 from textlift.workflow.baselines import FrozenPass
+from textlift.workflow.forecasting import tell_forecast
 from textlift.workflow.measuring import MEASURED, Measured, forward_split, measure
 from textlift.workflow.merging import cost_warning, merge_cost
 from textlift.workflow.preparation import Job
@@ -264,6 +265,8 @@ def _train(tuning: Tuning, name: str, *, job: Job, run: RunDirectory, progress: 
         progress.say(f"  {sentence}")
     if restored.step:
         progress.say(f"  continued from step {restored.step}")
+    else:
+        tell_forecast(name, session, progress)
     try:
         for place in follow(tuning, name, progress):
             save_checkpoint(place, checkpoints, job=fingerprint, environment=machine)

@@ -44,6 +44,7 @@ from textlift.report.table import comparison_markdown, comparison_text, html_fra
 from textlift.runs import RunDirectory, find_variant, open_run
 from textlift.runtime import choose_runtime
 from textlift.workflow.merging import require_low_cost, require_usable
+from textlift.workflow.preparation import read_with_progress
 
 EXPORTS = ("merged",)
 
@@ -225,7 +226,7 @@ def check_rows(recipe: Recipe, progress: Progress) -> CheckResult:
     Raises:
         DataError: The files cannot be read at all.
     """
-    raw = read_dataset(recipe.data)
+    raw = read_with_progress(recipe.data, progress)
     findings = find_problems(raw, recipe.data)
     if any(finding.severity == "error" for finding in findings):
         return CheckResult(raw, tuple(findings))
@@ -236,7 +237,10 @@ def check_rows(recipe: Recipe, progress: Progress) -> CheckResult:
     except (MissingExtraError, ModelError, ConnectionError, FileNotFoundError) as error:
         progress.say(f"the length of texts was not checked: {str(error).splitlines()[0]}")
         return CheckResult(dataset, tuple(findings))
-    counts = {split: token_counts(base.tokenizer, rows.texts) for split, rows in dataset.splits.items()}
+    counts = {}
+    for split, rows in dataset.splits.items():
+        with progress.task(f"counting tokens of {split}", len(rows)) as task:
+            counts[split] = token_counts(base.tokenizer, rows.texts, advance=task.reach)
     length, _ = choose_max_length(base, counts["train"].tolist(), recipe.model.max_length)
     findings += length_findings(counts, length, chosen_by_user=recipe.model.max_length != "auto")
     return CheckResult(dataset, tuple(findings))

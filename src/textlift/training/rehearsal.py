@@ -1,0 +1,141 @@
+"""What a training will take, from a few steps that change nothing: memory of its widest pass, seconds of an epoch.
+
+The bytes that the backward pass needs are counted for one text and for two of the longest; each further text adds as
+much. That says whether the widest pass can fit at all. If it can, it is rehearsed, forward and backward, and what it
+took is what training will take, beside the moments of the optimizer and the copy of the best weights.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from textlift.runtime import PeakMemory, available_memory, resident_memory
+from textlift.training.loop import gradients_of, random_states, set_random_states
+from textlift.training.session import TrainingSession, first_epoch
+
+_TYPICAL = 3  # steps that are timed, after one that is not
+_MOMENTS, _BEST, _GRADIENT = 8, 4, 4  # bytes of a trained weight: AdamW's two moments, the best so far, the gradient
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a training is expected to take.
+
+    Args:
+        steps: Optimizer steps planned.
+        seconds_per_epoch: Of steps; measurements on validation come on top. None where nothing was rehearsed.
+        widest: Texts and tokens of the widest pass.
+        peak_memory_bytes: Of the process (on a GPU: allocated there), while training.
+        free_bytes: What could be had when it was asked; None where the system does not tell.
+        checkpoint_bytes: Of two checkpoints, all that is kept at a time.
+        fits: Whether the widest pass can fit at all.
+        fitting_tokens: The largest budget of tokens_per_batch that fits, where the widest pass does not; 0 for none.
+    """
+
+    steps: int
+    seconds_per_epoch: float | None
+    widest: tuple[int, int]
+    peak_memory_bytes: int | None
+    free_bytes: int | None
+    checkpoint_bytes: int
+    fits: bool
+    fitting_tokens: int
+
+    def to_dict(self) -> Mapping[str, Any]:
+        """As `textlift plan --json` prints it."""
+        return vars(self) | {"widest": {"texts": self.widest[0], "tokens": self.widest[1]}}
+
+
+def rehearse(session: TrainingSession) -> Forecast:
+    """Try a session that has not begun; afterwards it is as before, random states included."""
+    device = session.predictor.runtime.device
+    trained = sum(weight.numel() for weight in session.trained_weights().values())
+    lengths = session.train.tokens.lengths
+    batches = first_epoch(session)
+    parts = [part for indices in batches for part in session.parts_of(indices)]
+    widest = max(parts, key=lambda part: len(part) * int(lengths[part].max()))
+    states, memory = random_states(device), PeakMemory(device)
+    before = resident_memory(device)
+    one, another = (_saved_bytes(session, _longest(widest, lengths, count)) for count in (1, min(2, len(widest))))
+    each = max(another - one, one if len(widest) == 1 else 0)
+    needed = one + each * (len(widest) - 1) + trained * (_MOMENTS + _BEST + _GRADIENT)
+    free = available_memory(device)
+    width = int(lengths[widest].max())
+    facts: dict[str, Any] = {
+        "steps": session.total_steps,
+        "widest": (len(widest), len(widest) * width),
+        "free_bytes": free,
+        "checkpoint_bytes": 2 * trained * (_MOMENTS + _BEST + 4),
+    }
+    if free is not None and needed > free:
+        rows = max(0, int((free - (needed - each * len(widest))) / max(1, each)))
+        peak = None if before is None else before + needed
+        set_random_states(states, device)
+        return Forecast(
+            **facts, seconds_per_epoch=None, peak_memory_bytes=peak, fits=False, fitting_tokens=rows * width
+        )
+    _pass(session, widest)
+    seconds = _seconds_per_token(session, batches)
+    _pass(session, widest)  # once more: what the first left in the heap is not always of use to the next
+    peak = memory.bytes()
+    set_random_states(states, device)
+    return Forecast(
+        **facts,
+        seconds_per_epoch=seconds * float(lengths.sum()),
+        peak_memory_bytes=None if peak is None else peak + trained * (_MOMENTS + _BEST),
+        fits=True,
+        fitting_tokens=session.progress.tokens_per_batch,
+    )
+
+
+def _longest(part: np.ndarray, lengths: np.ndarray, count: int) -> np.ndarray:
+    return part[np.argsort(lengths[part], kind="stable")[-count:]]
+
+
+def _pass(session: TrainingSession, indices: np.ndarray) -> None:
+    """Forward and backward of some texts; the gradients are thrown away."""
+    classifier = session.classifier
+    classifier.set_training(base_dropout=session.base_dropout)
+    gradients_of(
+        classifier, session.micro_batches(indices), runtime=session.predictor.runtime, penalty=session.hooks.penalty
+    )
+    session.optimizer.zero_grad(set_to_none=True)
+
+
+def _seconds_per_token(session: TrainingSession, batches: list[np.ndarray]) -> float:
+    """Seconds for a useful token, of typical steps."""
+    lengths = session.train.tokens.lengths
+    ordered = sorted(batches, key=lambda indices: int(lengths[indices].sum()))
+    middle = len(ordered) // 2
+    typical = ordered[max(0, middle - _TYPICAL // 2) :][:_TYPICAL]
+    _pass(session, typical[0])
+    began = time.perf_counter()
+    for indices in typical:
+        _pass(session, indices)
+    return (time.perf_counter() - began) / sum(int(lengths[indices].sum()) for indices in typical)
+
+
+def _saved_bytes(session: TrainingSession, indices: np.ndarray) -> int:
+    """Bytes that the forward pass keeps for the backward pass, weights left out."""
+    classifier = session.classifier
+    weights = {parameter.untyped_storage().data_ptr() for parameter in classifier.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    classifier.set_training(base_dropout=session.base_dropout)
+    runtime = session.predictor.runtime
+    (batch,) = session.micro_batches(indices)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), runtime.autocast():
+        logits = classifier(batch["input_ids"].to(runtime.device), batch["attention_mask"].to(runtime.device))
+    total = sum(kept.values())
+    del logits
+    return total

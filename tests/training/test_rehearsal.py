@@ -1,0 +1,101 @@
+"""A rehearsal tells what a training takes and leaves it as it was; what cannot fit is refused with what would."""
+
+import json
+
+import pytest
+import torch
+
+from cli_calls import Command
+from conftest import BaseFolder
+from textlift.errors import RecipeError
+from textlift.progress import Progress
+from textlift.training.rehearsal import Forecast, rehearse
+from textlift.training.session import TrainingSession, first_epoch
+from textlift.workflow.forecasting import forecast_lines, require_fit, tell_forecast
+from tiny_models import session, wrapped
+
+
+def tiny_session(base_folder: BaseFolder, method: str = "lora") -> TrainingSession:
+    predictor, _ = wrapped(base_folder("bert"), method, **({"dropout": 0.3} if method == "lora" else {}))
+    return session(predictor, epochs=2, patience=None, base_dropout=method == "full")
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "adalora", "prompt-tuning"])
+def test_a_rehearsed_training_is_the_same_as_one_that_was_not(base_folder: BaseFolder, method: str) -> None:
+    plain, rehearsed = (tiny_session(base_folder, method) for _ in range(2))
+    torch.manual_seed(7)
+    list(plain.run())
+    torch.manual_seed(7)
+    rehearse(rehearsed)
+    list(rehearsed.run())
+    assert rehearsed.progress.history == plain.progress.history
+    weights = plain.trained_weights()
+    assert all(torch.equal(weight, weights[name]) for name, weight in rehearsed.trained_weights().items())
+
+
+def test_steps_widest_pass_and_checkpoints_are_told(base_folder: BaseFolder) -> None:
+    training = tiny_session(base_folder)
+    forecast = rehearse(training)
+    lengths = training.train.tokens.lengths
+    parts = [part for indices in first_epoch(training) for part in training.parts_of(indices)]
+    trained = sum(weight.numel() for weight in training.trained_weights().values())
+    assert forecast.steps == training.total_steps == 6
+    assert forecast.fits
+    assert forecast.widest[1] == max(len(part) * int(lengths[part].max()) for part in parts)
+    assert forecast.checkpoint_bytes == 2 * 16 * trained
+    assert forecast.seconds_per_epoch is not None
+
+
+def test_what_cannot_fit_is_refused_with_the_budget_that_would(
+    base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = tiny_session(base_folder)
+    monkeypatch.setattr("textlift.training.rehearsal.available_memory", lambda _: 10**9)
+    assert rehearse(training).fits
+    monkeypatch.setattr("textlift.training.rehearsal.available_memory", lambda _: 400_000)
+    forecast = rehearse(training)
+    assert not forecast.fits
+    assert forecast.seconds_per_epoch is None
+    assert 0 < forecast.fitting_tokens < forecast.widest[1]
+    with pytest.raises(RecipeError, match=rf"Pass --set training.tokens_per_batch={forecast.fitting_tokens}") as caught:
+        tell_forecast("lora", training, Progress(silent=True))
+    assert len(str(caught.value).splitlines()) <= 3
+    assert caught.value.exit_code == 78
+
+
+def test_where_not_even_one_text_fits_another_model_is_advised() -> None:
+    forecast = Forecast(10, None, (4, 400), 5_000_000_000, 1_000_000, 0, fits=False, fitting_tokens=0)
+    with pytest.raises(RecipeError, match=r"4 texts of 100 tokens must fit .* 5.00 GB in all, .*\nPass fewer tokens"):
+        require_fit("lora", forecast)
+
+
+def test_a_system_that_tells_no_memory_is_not_taken_for_one_without() -> None:
+    forecast = Forecast(10, 61.0, (4, 400), None, None, 0, fits=True, fitting_tokens=8192)
+    require_fit("lora", forecast)
+    assert [" ".join(line.split()) for line in forecast_lines(forecast)] == [
+        "peak memory not told by this system; widest pass 4 texts, 400 tokens",
+        "an epoch 1 min 01 s; 10 steps planned",
+    ]
+
+
+def test_memory_that_runs_out_in_the_rehearsal_is_left_to_the_training(
+    base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def out_of_memory(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("textlift.training.rehearsal.gradients_of", out_of_memory)
+    tell_forecast("lora", tiny_session(base_folder), Progress())
+    assert "training will take smaller parts" in capsys.readouterr().err
+
+
+def test_plan_tells_every_variant_that_is_trained(base_folder: BaseFolder, data_file: object, command: Command) -> None:
+    arguments = ("plan", data_file, "--model", base_folder("bert"), "--methods", "lora,full,merged")
+    lora, full = json.loads(command(*arguments, "--json").out)
+    assert (lora["variant"], full["variant"]) == ("lora", "full")
+    assert lora["trained_parameters"] < full["trained_parameters"] <= full["total_parameters"]
+    assert lora["checkpoint_bytes"] < full["checkpoint_bytes"]
+    told = command(*arguments).out
+    assert "parameters trained" in told
+    assert "peak memory" in told
+    assert "disk" in told

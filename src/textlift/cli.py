@@ -24,6 +24,7 @@ from textlift.cli_options import (
     Device,
     DropEmpty,
     Encoding,
+    Fast,
     Json,
     LabelColumn,
     Limit,
@@ -72,6 +73,7 @@ def run(
     output: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME when not given.")] = None,
     seed: Seed = None,
     device: Device = None,
+    fast: Fast = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was interrupted.")] = False,
     drop_empty: DropEmpty = False,
@@ -86,8 +88,7 @@ def run(
     from textlift.workflow.main_job import run_recipe
     from textlift.workflow.planning import Request, resolve
 
-    if overwrite and resume:
-        raise UsageError("--overwrite replaces a run and --resume continues it; pass one of them.")
+    _require_one(overwrite, resume)
     values = _data_values(
         text=text,
         label=label,
@@ -109,7 +110,7 @@ def run(
         method=method,
         methods=_names(methods),
         overrides=overrides or (),
-        values={**values, "seed": seed, "runtime.device": device},
+        values={**values, "seed": seed, "runtime.device": device, "training.fast": fast or None},
     )
     result = run_recipe(resolve(request), output=output, overwrite=overwrite, resume=resume, command=_command())
     if as_json:
@@ -132,6 +133,7 @@ def plan(
     overrides: Overrides = None,
     limit: Limit = None,
     device: Device = None,
+    fast: Fast = False,
     as_json: Json = False,
 ) -> None:
     """Tell what a run will take: parameters trained, peak memory, seconds of an epoch, disk."""
@@ -148,7 +150,11 @@ def plan(
         model=model,
         methods=_names(methods),
         overrides=overrides or (),
-        values={**_data_values(text=text, label=label, limit=limit), "runtime.device": device},
+        values={
+            **_data_values(text=text, label=label, limit=limit),
+            "runtime.device": device,
+            "training.fast": fast or None,
+        },
     )
     plans = make_plan(resolve(request), Progress())
     if as_json:
@@ -384,13 +390,14 @@ def _paths(data: Sequence[str] | None) -> list[str]:
     ]
 
 
+def _require_one(overwrite: bool, resume: bool) -> None:
+    if overwrite and resume:
+        raise UsageError("--overwrite replaces a run and --resume continues it; pass one of them.")
+
+
 def _names(text: str | None) -> list[str]:
     return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
 def _command() -> str:
     return shlex.join(["textlift", *sys.argv[1:]])
-
-
-if __name__ == "__main__":
-    main()

@@ -10,10 +10,15 @@ LoRA's two thin products go into the output of the frozen one instead of through
 
 Modules keep their parameters, names and parent class; only their forward is another one. Does not know families.
 
+Where asked for, products with frozen weights take bf16 copies of them while gradients are recorded: inputs are rounded
+to 8 bits of mantissa, sums stay fp32. Whatever trains, and every measurement, stays fp32.
+
 Source:
     Hu et al. (2021), LoRA: Low-Rank Adaptation of Large Language Models, section 4.1; the derivatives are ours.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -43,9 +48,12 @@ def use_linear_kernel(module: nn.Module, runtime: Runtime) -> None:
 
 
 def _multiply(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """The product x W' + b of x (..., D_in) and W (D_out, D_in); either may lie transposed."""
-    product: torch.Tensor = _ONEDNN(x, weight, bias, "none", [], "")
-    return product
+    """The product x W' + b of x (..., D_in) and W (D_out, D_in), in fp32; either may lie transposed, W be in bf16."""
+    if weight.dtype == x.dtype:
+        product: torch.Tensor = _ONEDNN(x, weight, bias, "none", [], "")
+        return product
+    product = _ONEDNN(x.to(weight.dtype), weight, None, "none", [], "")
+    return product.to(x.dtype) if bias is None else product + bias  # of bf16 and fp32, in one pass
 
 
 class _Linear(torch.autograd.Function):
@@ -125,14 +133,49 @@ def _served(x: torch.Tensor, weight: torch.Tensor) -> bool:
     return plain and x.numel() > 0 and not torch.is_autocast_enabled("cpu")
 
 
+def has_bf16_products(runtime: Runtime) -> bool:
+    """Whether products in bf16 are faster than those of fp32 on this processor, and ours are in use."""
+    has: Any = torch.cpu.get_capabilities() if runtime.linear_kernel == ONEDNN else {}
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+
+
+@contextmanager
+def frozen_in_bf16(module: nn.Module) -> Iterator[None]:
+    """While open, products with the frozen weights of a module take bf16 copies of them in passes that train.
+
+    The weights must not change in between.
+    """
+    kinds = tuple(kind for kind in _swaps().values() if hasattr(kind, "parameters_of_product"))
+    layers: list[Any] = [layer for layer in module.modules() if isinstance(layer, kinds)]
+    frozen = [layer for layer in layers if not layer.weight.requires_grad]
+    for layer in frozen:
+        layer.in_bf16 = layer.weight.detach().to(torch.bfloat16)
+    try:
+        yield
+    finally:
+        for layer in frozen:
+            del layer.in_bf16
+
+
+def _weight_of_pass(layer: Any) -> torch.Tensor:
+    weight: torch.Tensor = layer.weight if layer.in_bf16 is None or not torch.is_grad_enabled() else layer.in_bf16
+    return weight
+
+
 class FastLinear(nn.Linear):
     """torch's linear layer on oneDNN's product."""
+
+    in_bf16: torch.Tensor | None = None
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - its parent's name
         """(..., D_in) to (..., D_out)."""
         if not _served(input, self.weight):
             return functional.linear(input, self.weight, self.bias)
-        return _product(input, self.weight, self.bias)
+        return _product(input, *self.parameters_of_product())
+
+    def parameters_of_product(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Weight (D_out, D_in) and bias of this pass."""
+        return _weight_of_pass(self), self.bias
 
 
 def _swaps() -> dict[type[nn.Module], type[nn.Module]]:
@@ -163,12 +206,18 @@ def _fast_conv1d(parent: Any) -> type[nn.Module]:
     class FastConv1D(parent):  # type: ignore[misc]
         """GPT-2's linear layer, whose weight lies transposed, on oneDNN's product."""
 
+        in_bf16: torch.Tensor | None = None
+
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             """(..., D_in) to (..., D_out)."""
             if not _served(x, self.weight):
                 plain: torch.Tensor = parent.forward(self, x)
                 return plain
-            return _product(x, self.weight.t(), self.bias)
+            return _product(x, *self.parameters_of_product())
+
+        def parameters_of_product(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+            """Weight (D_out, D_in) and bias of this pass."""
+            return _weight_of_pass(self).t(), self.bias
 
     return FastConv1D
 
@@ -204,8 +253,7 @@ def _lora_parts(layer: Any, x: torch.Tensor) -> tuple[Any, ...] | None:
         return None
     if not _served(x, base.weight) or low.weight.dtype != torch.float32:
         return None
-    weight = base.weight if isinstance(base, nn.Linear) else base.weight.t()
-    return weight, base.bias, low.weight, high.weight, layer.scaling[name]
+    return *base.parameters_of_product(), low.weight, high.weight, layer.scaling[name]
 
 
 def _conv1d() -> type[nn.Module]:

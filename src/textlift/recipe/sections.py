@@ -77,6 +77,10 @@ class TrainingSection(Section):
     tokens_per_batch: Annotated[int, Field(ge=16)] = Field(
         8192, description="Budget of padded tokens of one forward pass; larger batches are split."
     )
+    fast: bool = Field(
+        False,
+        description="Train on bf16 products with frozen weights where the processor has them.",
+    )
     group_by_length: bool = Field(True, description="Fill batches with texts of like length.")
     warmup_ratio: float = Field(0.06, ge=0, lt=1, description="Share of all steps in which the learning rate rises.")
     weight_decay: float = Field(0.01, ge=0, le=1, description="Decoupled (AdamW) decay; biases and norms are exempt.")

@@ -52,6 +52,11 @@ class Forecast:
 
 def rehearse(session: TrainingSession) -> Forecast:
     """Try a session that has not begun; afterwards it is as before, random states included."""
+    with session.products():
+        return _rehearse(session)
+
+
+def _rehearse(session: TrainingSession) -> Forecast:
     device = session.predictor.runtime.device
     trained = sum(weight.numel() for weight in session.trained_weights().values())
     lengths = session.train.tokens.lengths

@@ -7,6 +7,7 @@ and put back (see checkpoint.py).
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from textlift.data.batching import TokenizedTexts, collate, epoch_batches, split
 from textlift.errors import TrainingError
 from textlift.evaluation.metrics import log_softmax
 from textlift.inference import ForwardResult, Predictor
-from textlift.models.kernels import use_linear_kernel
+from textlift.models.kernels import frozen_in_bf16, has_bf16_products, use_linear_kernel
 from textlift.recipe import TrainingSection
 from textlift.training.loop import Batch, Group, Shrunk, TrainStep, train_steps
 from textlift.training.optim import make_optimizer, make_schedule
@@ -110,6 +111,7 @@ class TrainingSession:
         self.base_dropout = base_dropout
         self.hooks = hooks or Hooks()
         self.stop = stop
+        self.is_fast = settings.fast and has_bf16_products(predictor.runtime)
         self.progress = Progress(tokens_per_batch=settings.tokens_per_batch)
         self.steps_per_epoch = math.ceil(len(train.tokens) / settings.batch_size)
         self.total_steps = planned_steps(settings, train.tokens.lengths, seed=seed)
@@ -150,17 +152,18 @@ class TrainingSession:
             penalty=self.hooks.penalty,
             after_step=self.hooks.after_step,
         )
-        while not self.stop():
-            if self._is_due(due):
-                measured = self._measure()
-                if measured is None:
+        with self.products():
+            while not self.stop():
+                if self._is_due(due):
+                    measured = self._measure()
+                    if measured is None:
+                        return
+                    yield measured
+                elif self._is_over():
+                    self.restore_best()
                     return
-                yield measured
-            elif self._is_over():
-                self.restore_best()
-                return
-            else:
-                yield self._step(steps)
+                else:
+                    yield self._step(steps)
 
     def _step(self, steps: Iterator[TrainStep | Shrunk]) -> TrainStep | Shrunk:
         began = time.perf_counter()
@@ -181,6 +184,10 @@ class TrainingSession:
         if self.progress.measured_step == self.progress.step:
             return False
         return self.progress.step == 0 or self.progress.step in due or self._time_used() >= 1
+
+    def products(self) -> AbstractContextManager[None]:
+        """While open, passes that train take the products that the settings ask for."""
+        return frozen_in_bf16(self.classifier) if self.is_fast else nullcontext()
 
     def trained_weights(self) -> dict[str, torch.Tensor]:
         """The weights that train, by name; not copies."""

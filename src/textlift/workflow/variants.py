@@ -91,6 +91,10 @@ def start_tuning(job: Job, variant: Variant, frozen: FrozenPass, *, progress: Pr
         hooks=hooks_of(predictor.classifier, method, options),
         stop=interrupts.pending,
     )
+    if variant.training.fast:
+        kept = "" if session.is_fast else "no faster on this processor: "
+        how = "in bf16 while training" if session.is_fast else "stay exact"
+        progress.say(f"  fast: {kept}products with frozen weights {how}; every measurement is exact")
     return Tuning(session, method, options, counts, rate, quantization, held)
 
 

@@ -7,6 +7,7 @@ head beside it; adapters wrap what is inside.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,11 +39,14 @@ class Classifier(nn.Module):
             self.head = nn.Linear(int(config.hidden_size), n_classes)
         # Modules that come later are an adapter's: their dropout is on while training, the base model's is not.
         self._base_modules = set(self.modules())
+        self._recomputed: list[Any] = []
+        self._recomputing = _Recomputing()
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Logits (B, C) in fp32 of input_ids and attention_mask, both (B, L), padded on the right."""
         with self._last_token_pooled(attention_mask):
-            output = self.model(input_ids=input_ids, attention_mask=attention_mask)
+            cache = {"use_cache": False} if self._recomputed and self.family.is_decoder else {}
+            output = self.model(input_ids=input_ids, attention_mask=attention_mask, **cache)
         if self.head is None:
             logits: torch.Tensor = output.logits
             return logits.float()
@@ -84,6 +88,26 @@ class Classifier(nn.Module):
         for name, module in self.named_modules():
             in_base = module in self._base_modules or ".modules_to_save." in name
             module.training = base_dropout or not in_base
+        self._recomputing.with_dropout = base_dropout
+        for layer in self._recomputed:
+            layer.training = True  # else transformers does not ask; see _Recomputing
+
+    def recompute_layers(self) -> int:
+        """From now on, keep only the inputs of each layer while training and compute the rest again going back.
+
+        Returns:
+            How many layers do so; 0 where the architecture has none that can.
+
+        Source:
+            Chen et al. (2016), Training Deep Nets with Sublinear Memory Cost, section 4.
+        """
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
+        self._recomputed = [module for module in self.modules() if isinstance(module, GradientCheckpointingLayer)]
+        for layer in self._recomputed:
+            layer.gradient_checkpointing = True
+            layer._gradient_checkpointing_func = self._recomputing
+        return len(self._recomputed)
 
     @contextmanager
     def captured_features(self) -> Iterator[list[torch.Tensor]]:
@@ -152,6 +176,30 @@ class Classifier(nn.Module):
     def head_modules(self) -> list[str]:
         """Full names of the modules that are trained and saved whole; none where the head stands beside the model."""
         return [] if self.mean_pooled else located(self.model, self.family.head_modules)
+
+
+class _Recomputing:
+    """How transformers is told to run a layer that is computed again.
+
+    It only does so for layers in training mode, in which some (OPT's) drop values themselves; so the mode is what the
+    dropout of the base model asks for again once the layer runs.
+    """
+
+    with_dropout = False
+
+    def __call__(self, run: Any, *inputs: Any) -> Any:
+        """The output of a layer bound to its other arguments, of its inputs; only those are kept."""
+        from torch.utils.checkpoint import checkpoint
+
+        return checkpoint(partial(self._run, run), *inputs, use_reentrant=False)
+
+    def _run(self, run: Any, *inputs: Any) -> Any:
+        layer = run.args[0]
+        layer.training = self.with_dropout
+        try:
+            return run(*inputs)
+        finally:
+            layer.training = True
 
 
 def _quieten(model: nn.Module) -> None:

@@ -81,6 +81,9 @@ class TrainingSection(Section):
         False,
         description="Train on bf16 products with frozen weights where the processor has them.",
     )
+    gradient_checkpointing: Literal["auto"] | bool = Field(
+        "auto", description="Compute each layer again going back, for less memory; auto only where nothing else fits."
+    )
     group_by_length: bool = Field(True, description="Fill batches with texts of like length.")
     warmup_ratio: float = Field(0.06, ge=0, lt=1, description="Share of all steps in which the learning rate rises.")
     weight_decay: float = Field(0.01, ge=0, le=1, description="Decoupled (AdamW) decay; biases and norms are exempt.")

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from textlift.data.batching import TokenizedTexts, collate, epoch_batches, split_by_budget
-from textlift.errors import TrainingError
+from textlift.errors import RecipeError, TrainingError
 from textlift.evaluation.metrics import log_softmax
 from textlift.inference import ForwardResult, Predictor
 from textlift.models.kernels import frozen_in_bf16, has_bf16_products, use_linear_kernel
@@ -54,6 +54,7 @@ class Hooks:
     ratios: Mapping[str, float] = field(default_factory=dict)
     penalty: Callable[[], torch.Tensor] | None = None
     after_step: Callable[[int], None] | None = None
+    feeds_keys: bool = False
     state: Callable[[], Mapping[str, torch.Tensor]] = dict
     restore: Callable[[Mapping[str, torch.Tensor]], None] = lambda _: None
 
@@ -111,6 +112,11 @@ class TrainingSession:
         self.base_dropout = base_dropout
         self.hooks = hooks or Hooks()
         self.stop = stop
+        if settings.gradient_checkpointing is True and not self.recompute():
+            raise RecipeError(
+                "training.gradient_checkpointing must meet an architecture whose layers can be computed again, and no "
+                "trained keys and values (prefix-tuning); these cannot.\nLeave it at auto, or take another method."
+            )
         self.is_fast = settings.fast and has_bf16_products(predictor.runtime)
         self.progress = Progress(tokens_per_batch=settings.tokens_per_batch)
         self.steps_per_epoch = math.ceil(len(train.tokens) / settings.batch_size)
@@ -184,6 +190,10 @@ class TrainingSession:
         if self.progress.measured_step == self.progress.step:
             return False
         return self.progress.step == 0 or self.progress.step in due or self._time_used() >= 1
+
+    def recompute(self) -> bool:
+        """Have the layers computed again going back; False where the method or the architecture cannot."""
+        return not self.hooks.feeds_keys and self.classifier.recompute_layers() > 0
 
     def products(self) -> AbstractContextManager[None]:
         """While open, passes that train take the products that the settings ask for."""

@@ -57,6 +57,7 @@ def hooks_of(classifier: Classifier, method: Method, options: MethodOptions) -> 
         method.rate_ratios(options),
         (lambda: penalty(classifier.model)) if penalty else None,
         (lambda step: after_step(classifier.model, step)) if after_step else None,
+        "past-key-values" in method.needs,
         (lambda: take(classifier.model)) if take else dict,
         (lambda tensors: put_back(classifier.model, tensors)) if put_back else lambda _: None,
     )

@@ -15,6 +15,9 @@ def tell_forecast(name: str, session: TrainingSession, progress: Progress) -> No
     """
     try:
         forecast = rehearse(session)
+        if _needs_recomputing(session, forecast) and session.recompute():
+            progress.say(f"  gradient checkpointing: nothing else fits into memory; {PRICE}")
+            forecast = rehearse(session)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -39,6 +42,15 @@ def forecast_lines(forecast: Forecast) -> list[str]:
             f"an epoch            {seconds_in_words(forecast.seconds_per_epoch)}; {forecast.steps:,} steps planned"
         )
     return lines
+
+
+PRICE = "each layer is computed twice, which takes about half as long again"
+
+
+def _needs_recomputing(session: TrainingSession, forecast: Forecast) -> bool:
+    texts, tokens = forecast.widest
+    fits_in_parts = forecast.fits or forecast.fitting_tokens >= tokens // texts
+    return session.settings.gradient_checkpointing == "auto" and not fits_in_parts
 
 
 def require_fit(name: str, forecast: Forecast) -> None:

@@ -30,7 +30,7 @@ from textlift.training.loop import Shrunk, TrainStep
 from textlift.training.session import Measurement, TrainingSession, affordable_evaluations, planned_steps
 from textlift.training.tuning import ParameterCounts, apply_method, count_parameters, hooks_of
 from textlift.workflow.baselines import FrozenPass
-from textlift.workflow.forecasting import tell_forecast
+from textlift.workflow.forecasting import PRICE, tell_forecast
 from textlift.workflow.measuring import MEASURED, Measured, forward_split, measure
 from textlift.workflow.merging import cost_warning, merge_cost
 from textlift.workflow.preparation import Job
@@ -91,6 +91,8 @@ def start_tuning(job: Job, variant: Variant, frozen: FrozenPass, *, progress: Pr
         hooks=hooks_of(predictor.classifier, method, options),
         stop=interrupts.pending,
     )
+    if variant.training.gradient_checkpointing is True:
+        progress.say(f"  gradient checkpointing as asked: {PRICE}")
     if variant.training.fast:
         kept = "" if session.is_fast else "no faster on this processor: "
         how = "in bf16 while training" if session.is_fast else "stay exact"

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -151,3 +152,16 @@ def test_the_environment_names_no_person_or_host() -> None:
     told = str(facts)
     assert socket.gethostname() not in told
     assert f"/{getpass.getuser()}" not in told
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux begins a new high-water mark")
+def test_peak_memory_does_not_carry_what_was_freed_before() -> None:
+    pieces = [torch.ones(25_000) for _ in range(2_000)]  # 200 MB in pieces that the heap keeps
+    held = PeakMemory("cpu").bytes()
+    last = pieces[-1]
+    del pieces
+    freed = PeakMemory("cpu").bytes()
+    assert held is not None
+    assert freed is not None
+    assert held - freed > 100e6
+    assert len(last) == 25_000

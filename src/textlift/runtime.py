@@ -3,6 +3,8 @@
 Every automatic choice comes with its reason. Does not know recipes or models.
 """
 
+import ctypes
+import gc
 import logging
 import math
 import os
@@ -248,6 +250,16 @@ def resident_memory(device: str) -> int | None:
     return _status_bytes("VmRSS")
 
 
+def give_back_memory() -> None:
+    """Let the system have what this process has freed; on systems other than Linux with glibc nothing happens."""
+    gc.collect()
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):
+        return
+    trim(0)
+
+
 class PeakMemory:
     """The largest resident memory between start and `bytes()`; on a GPU the largest allocation there."""
 
@@ -258,6 +270,7 @@ class PeakMemory:
 
             torch.cuda.reset_peak_memory_stats(device)
             return
+        give_back_memory()  # else the mark would begin at what others have left in the heap
         marks = Path("/proc/self/clear_refs")
         if marks.exists():
             try:

@@ -46,6 +46,9 @@ PACKAGES = (
 
 
 ONEDNN = "onednn"
+# oneDNN, and torch's layer above it, each keep a compiled kernel of 0.6 MB for every number of rows ever multiplied, up
+# to 1,024 unless told. A step needs a few dozen; texts of all lengths would fill a gigabyte.
+_KERNEL_CACHES, _CACHED_KERNELS = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"), "128"
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 _WINS_BY = 1.3  # a start-up measurement below this could turn out otherwise the next time
 
@@ -78,6 +81,8 @@ def choose_runtime(
     """
     import torch
 
+    for cache in _KERNEL_CACHES:
+        os.environ.setdefault(cache, _CACHED_KERNELS)
     chosen, why_device = _choose_device(device)
     arithmetic, why_precision = _choose_precision(precision, chosen)
     count, why_threads = _choose_threads(threads)

@@ -1,5 +1,6 @@
 """A rehearsal tells what a training takes and leaves it as it was; what cannot fit is refused with what would."""
 
+import gc
 import json
 
 import pytest
@@ -99,3 +100,13 @@ def test_plan_tells_every_variant_that_is_trained(base_folder: BaseFolder, data_
     assert "parameters trained" in told
     assert "peak memory" in told
     assert "disk" in told
+
+
+def test_nothing_of_a_rehearsal_stays_in_memory(base_folder: BaseFolder) -> None:
+    def parameters() -> int:
+        gc.collect()
+        return sum(type(one) is torch.nn.Parameter for one in gc.get_objects())
+
+    before = parameters()
+    rehearse(tiny_session(base_folder))
+    assert parameters() == before

@@ -128,19 +128,18 @@ def _saved_bytes(session: TrainingSession, indices: np.ndarray) -> int:
     """Bytes that the forward pass keeps for the backward pass, weights left out."""
     classifier = session.classifier
     weights = {parameter.untyped_storage().data_ptr() for parameter in classifier.parameters()}
-    kept: dict[int, int] = {}
+    kept: dict[int, torch.Tensor] = {}
 
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+    def keep(tensor: torch.Tensor) -> None:  # here, not in the graph: one that holds its own output is never freed
+        place = tensor.untyped_storage().data_ptr()
+        if place not in weights:
+            kept[place] = tensor.detach()
 
     classifier.set_training(base_dropout=session.base_dropout)
     runtime = session.predictor.runtime
     (batch,) = session.micro_batches(indices)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), runtime.autocast():
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda _: None), runtime.autocast():
         logits = classifier(batch["input_ids"].to(runtime.device), batch["attention_mask"].to(runtime.device))
-    total = sum(kept.values())
+    total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     del logits
     return total

@@ -20,6 +20,8 @@ from textlift.training.session import TrainingSession, first_epoch
 _TYPICAL = 3  # steps that are timed, after one that is not
 _MOMENTS, _BEST, _GRADIENT = 8, 4, 4  # bytes of a trained weight: AdamW's two moments, the best so far, the gradient
 
+_NOTHING = torch.empty(0)
+
 
 @dataclass(frozen=True)
 class Forecast:
@@ -130,15 +132,16 @@ def _saved_bytes(session: TrainingSession, indices: np.ndarray) -> int:
     weights = {parameter.untyped_storage().data_ptr() for parameter in classifier.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
-    def keep(tensor: torch.Tensor) -> None:  # here, not in the graph: one that holds its own output is never freed
+    def keep(tensor: torch.Tensor) -> torch.Tensor:  # not in the graph: one that holds its own output is never freed
         place = tensor.untyped_storage().data_ptr()
         if place not in weights:
             kept[place] = tensor.detach()
+        return _NOTHING
 
     classifier.set_training(base_dropout=session.base_dropout)
     runtime = session.predictor.runtime
     (batch,) = session.micro_batches(indices)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda _: None), runtime.autocast():
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing), runtime.autocast():
         logits = classifier(batch["input_ids"].to(runtime.device), batch["attention_mask"].to(runtime.device))
     total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     del logits

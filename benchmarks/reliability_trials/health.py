@@ -42,8 +42,9 @@ def _not_kept(folder: Path, kind: str) -> str:
 
 def _injected(kind: str, step: int, arguments: list[str]) -> Callable[[], None]:
     def done() -> None:
-        from textlift.training import loop
+        from textlift.training import loop, rehearsal
 
+        assert rehearsal.gradients_of is loop.gradients_of  # bound before it is spoilt: only steps of training count
         backward, count = loop.gradients_of, 0
 
         def spoilt(classifier: Any, batches: Any, **rest: Any) -> Any:

@@ -13,8 +13,14 @@ def told(losses: list[float], n_classes: int = 4) -> list[str]:
     return [said for said in (spikes.told(step, loss) for step, loss in enumerate(losses, start=1)) if said]
 
 
-def test_a_leap_is_told_with_its_step_and_size() -> None:
-    assert told([0.5] * 20 + [12.0] + [0.5] * 5) == ["warning: step 21: the loss leapt to 12, 24 times the usual 0.5"]
+def test_a_leap_is_told_once_with_its_step_and_size() -> None:
+    assert told([0.5] * 20 + [40.0, 30.0, 20.0] + [0.5] * 5) == [
+        "warning: step 21: the loss leapt to 40; the mean of 8 steps is 11 times the usual"
+    ]
+
+
+def test_a_single_bad_batch_that_is_made_good_is_no_spike() -> None:
+    assert told([0.2] * 20 + [4.5, 3.0] + [0.2] * 20, n_classes=3) == []
 
 
 def test_nothing_is_told_before_the_usual_is_known() -> None:

@@ -2,19 +2,20 @@
 
 import math
 from collections import deque
-from statistics import median
+from statistics import fmean, median
 
 _REMEMBERED = 64
+_RECENT = 8
 _ENOUGH = 16
 _TIMES_USUAL = 5.0
 _TIMES_GUESSING = 2.0
 
 
 class Spikes:
-    """Finds losses that leap up: five times the usual of the last 64 steps and twice that of guessing.
+    """Finds losses that leap up: the mean of 8 steps at five times the usual of 64 and at twice that of guessing.
 
-    The second bound keeps a hard batch of a well-fitted model from being called a spike: log C is the loss of a model
-    that gives every class the same probability, and a batch that is twice as bad is wrong and sure of it.
+    The mean and the second bound keep single hard batches from being called a spike: log C is the loss of a model that
+    gives every class the same probability, and eight steps that are twice as bad on average are wrong and sure of it.
 
     Args:
         n_classes: C.
@@ -23,12 +24,16 @@ class Spikes:
     def __init__(self, n_classes: int) -> None:
         self._guessing = math.log(max(2, n_classes))
         self._losses: deque[float] = deque(maxlen=_REMEMBERED)
+        self._is_told = False
 
     def told(self, step: int, loss: float) -> str:
-        """A sentence where the loss of a step is a spike, else nothing."""
+        """A sentence where a spike begins, else nothing."""
         usual = median(self._losses) if len(self._losses) >= _ENOUGH else math.inf
         self._losses.append(loss)
-        if loss <= max(_TIMES_USUAL * usual, _TIMES_GUESSING * self._guessing):
+        recent = fmean(list(self._losses)[-_RECENT:])
+        was_told, self._is_told = self._is_told, recent > max(_TIMES_USUAL * usual, _TIMES_GUESSING * self._guessing)
+        if was_told or not self._is_told:
             return ""
-        times = loss / max(usual, 1e-9)
-        return f"warning: step {step}: the loss leapt to {loss:.3g}, {times:.0f} times the usual {usual:.2g}"
+        times = recent / max(usual, 1e-9)
+        mean = f"the mean of {_RECENT} steps is {times:.0f} times the usual"
+        return f"warning: step {step}: the loss leapt to {loss:.3g}; {mean}"

@@ -5,8 +5,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from hostile import PAYLOADS, label
+from pages import Structure
 from sample import HARMLESS, make_results, make_scores
-from test_html import HOSTILE, Structure
 
 from textlift.report.frontier import Point, budget_note, frontier, frontier_panels, tuned
 from textlift.report.html import render_comparison_html, render_html
@@ -126,7 +127,7 @@ def test_a_run_with_one_tuned_variant_has_no_such_section() -> None:
     assert 'id="costs"' not in render_html(results, {})
 
 
-@pytest.mark.parametrize("payload", HOSTILE[::4], ids=lambda payload: ascii(payload)[1:30])
+@pytest.mark.parametrize("payload", PAYLOADS[::4], ids=label)
 def test_hostile_names_add_no_element(payload: str) -> None:
     def page(text: str) -> Structure:
         results = make_results()

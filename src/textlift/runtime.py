@@ -86,7 +86,7 @@ def choose_runtime(
     chosen, why_device = _choose_device(device)
     arithmetic, why_precision = _choose_precision(precision, chosen)
     count, why_threads = _choose_threads(threads)
-    torch.set_num_threads(count)
+    _set_threads(count)
     kernel, why_kernel = _choose_linear_kernel(linear_kernel, device=chosen, precision=arithmetic)
     return Runtime(chosen, arithmetic, count, (why_device, why_precision, why_threads, why_kernel), kernel)
 
@@ -131,6 +131,21 @@ def _choose_threads(threads: int | None) -> tuple[int, str]:
         return int(told), f"threads {told}: OMP_NUM_THREADS says so"
     cores = available_cores()
     return cores, f"threads {cores}: all cores this process may use"
+
+
+def _set_threads(count: int) -> None:
+    """Have torch use that many threads.
+
+    torch.set_num_threads also tells MKL, which then starts threads of its own inside those of torch: attention takes
+    twice as long, on two cores longer than on one. So OpenMP is told alone, where that is what torch asks.
+    """
+    import torch
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    if torch.get_num_threads() != count:
+        threadpool_limits(limits=count, user_api="openmp")
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
 
 
 def _choose_linear_kernel(asked: str, *, device: str, precision: str) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from textlift.errors import DataError
 from textlift.evaluation.metrics import softmax
 from textlift.models.classifier import Classifier
 from textlift.models.kernels import use_linear_kernel
+from textlift.models.last_layer import last_tokens
 from textlift.runtime import Runtime, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -180,13 +181,8 @@ def _strings(texts: Sequence[str]) -> list[str]:
 
 
 def _one_row_each(features: torch.Tensor, input_ids: torch.Tensor, *, pad_token_id: int) -> torch.Tensor:
-    """Pooled features (B, D): decoders run their head over every position (B, L, D) and pick one afterwards.
-
-    Source:
-        transformers, GenericForSequenceClassification: the rightmost token that is not the padding token.
-    """
+    """Pooled features (B, D): decoders run their head over every position (B, L, D) and pick one afterwards."""
     if features.dim() == 2:
         return features
-    places = torch.arange(input_ids.shape[1], device=features.device)
-    last = (places * (input_ids != pad_token_id)).argmax(dim=1)  # (B,)
+    last = last_tokens(input_ids, pad_token_id=pad_token_id)
     return features[torch.arange(len(last), device=features.device), last]

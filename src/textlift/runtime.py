@@ -79,8 +79,6 @@ def choose_runtime(
     Raises:
         RecipeError: The device is not known or not on this machine, or cannot do bf16; or the kernel is not there.
     """
-    import torch
-
     for cache in _KERNEL_CACHES:
         os.environ.setdefault(cache, _CACHED_KERNELS)
     chosen, why_device = _choose_device(device)

@@ -222,3 +222,9 @@ def test_a_length_that_the_context_bounds_says_so(base_folder: BaseFolder) -> No
     length, why = choose_max_length(base, [500] * 10, "auto")
     assert length == base.context
     assert why == f"max_length {length}: the context of the model; 99 % of the training texts would need 500"
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "embedder"])
+def test_weights_begin_where_torch_puts_its_own(base_folder: BaseFolder, name: str) -> None:
+    predictor, _ = fresh(base_folder(name))
+    assert {weight.data_ptr() % 64 for weight in predictor.classifier.parameters()} == {0}

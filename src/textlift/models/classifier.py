@@ -15,6 +15,7 @@ from torch import nn
 
 from textlift.errors import ModelError
 from textlift.models.families import Family, linear_layer_names, located
+from textlift.models.last_layer import LastLayer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +38,7 @@ class Classifier(nn.Module):
         if mean_pooled:
             config: Any = model.config
             self.head = nn.Linear(int(config.hidden_size), n_classes)
+        self._last_layer = None if mean_pooled else LastLayer(model, family)
         # Modules that come later are an adapter's: their dropout is on while training, the base model's is not.
         self._base_modules = set(self.modules())
         self._recomputed: list[Any] = []
@@ -44,6 +46,8 @@ class Classifier(nn.Module):
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Logits (B, C) in fp32 of input_ids and attention_mask, both (B, L), padded on the right."""
+        if self._last_layer is not None:
+            self._last_layer.see(input_ids, virtual_tokens=self.virtual_tokens)
         with self._last_token_pooled(attention_mask):
             cache = {"use_cache": False} if self._recomputed and self.family.is_decoder else {}
             output = self.model(input_ids=input_ids, attention_mask=attention_mask, **cache)

@@ -30,6 +30,8 @@ class Family:
         is_decoder: Whether a token sees only those before it.
         has_biases: Whether the layers of the published models have biases.
         takes_past: Whether its forward takes keys and values of tokens that came before (past_key_values).
+        tail: Module of a layer from which on the last layer is needed at the pooled position alone; empty for none.
+        tail_is_added: Whether its output is added to the hidden states of all positions, so that its shape must stay.
         is_tested: Whether it is of the table; else its facts were read off the modules of one model.
     """
 
@@ -43,6 +45,8 @@ class Family:
     is_decoder: bool = False
     has_biases: bool = True
     takes_past: bool = False
+    tail: str = ""
+    tail_is_added: bool = False
     is_tested: bool = True
 
 
@@ -76,6 +80,8 @@ def _llama_like(model_type: str, *, has_biases: bool) -> Family:
         is_decoder=True,
         has_biases=has_biases,
         takes_past=True,
+        tail="mlp",
+        tail_is_added=True,
     )
 
 
@@ -90,6 +96,7 @@ FAMILIES: dict[str, Family] = {
             _BERT_LAYERS,
             "first token, through the pooler",
             takes_past=True,
+            tail="attention.output",
         ),
         Family(
             "distilbert",
@@ -98,6 +105,7 @@ FAMILIES: dict[str, Family] = {
             "distilbert.transformer.layer",
             ("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2"),
             "first token",
+            tail="sa_layer_norm",
         ),
         Family(
             "roberta",
@@ -107,6 +115,7 @@ FAMILIES: dict[str, Family] = {
             _BERT_LAYERS,
             "first token",
             takes_past=True,
+            tail="attention.output",
         ),
         Family(
             "deberta-v2",
@@ -122,6 +131,7 @@ FAMILIES: dict[str, Family] = {
                 "output.dense",
             ),
             "first token, through the pooler",
+            tail="attention.output",
         ),
         Family(
             "modernbert",
@@ -142,6 +152,8 @@ FAMILIES: dict[str, Family] = {
             fan_in_fan_out=True,
             is_decoder=True,
             takes_past=True,
+            tail="mlp",
+            tail_is_added=True,
         ),
         _llama_like("llama", has_biases=False),
         _llama_like("qwen2", has_biases=True),

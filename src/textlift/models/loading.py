@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 AUTO_MAX_LENGTH = 512
+_ALIGNMENT = 64  # bytes; torch's allocator begins every tensor at a multiple of it
 # These count positions from the padding index on: two of RoBERTa's 514 are never used.
 _POSITIONS_AFTER_PADDING = {
     "camembert",
@@ -221,6 +222,7 @@ def _from_pretrained(auto_class: Any, base: BaseModel, options: dict[str, Any]) 
     absent = {*told["missing_keys"], *(key[0] for key in told.get("mismatched_keys", []))}
     _check_missing(model, sorted(absent), base)
     _check_finite(model, name)
+    _settle_memory(model)
     loaded: PreTrainedModel = model
     return loaded
 
@@ -234,6 +236,17 @@ def _check_finite(model: "PreTrainedModel", name: str) -> None:
             raise ModelError(
                 f"model {name}: weights must be finite numbers; {key} holds NaN or infinity.\nFetch the model again."
             )
+
+
+def _settle_memory(model: "PreTrainedModel") -> None:
+    """Move weights that lie where the file put them to where torch puts its own.
+
+    Matrix products round differently by where a matrix begins, so that equal weights would give unequal logits; and
+    what is mapped from a file changes with it.
+    """
+    for weight in model.parameters():
+        if weight.is_floating_point() and weight.data_ptr() % _ALIGNMENT:
+            weight.data = weight.data.clone()
 
 
 def _check_missing(model: "PreTrainedModel", missing: list[str], base: BaseModel) -> None:

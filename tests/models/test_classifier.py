@@ -101,6 +101,16 @@ def test_only_the_dropout_of_the_adapter_is_on_while_training(base_folder: BaseF
     assert all(module.training for module in classifier.modules())
     classifier.eval()
     assert not any(module.training for module in classifier.modules())
+    classifier.set_training(base_dropout=True)
+    assert all(module.training for module in classifier.modules())
+
+
+def test_an_adapter_put_on_between_two_steps_trains_with_its_dropout(base_folder: BaseFolder) -> None:
+    bare, _ = fresh(base_folder("bert"))
+    bare.classifier.set_training(base_dropout=False)
+    bare.classifier.model = wrapped(base_folder("bert"), "lora", dropout=0.3)[0].classifier.model.eval()
+    bare.classifier.set_training(base_dropout=False)
+    assert any("lora_dropout" in key and module.training for key, module in bare.classifier.named_modules())
 
 
 def test_features_are_captured_only_while_asked_for(base_folder: BaseFolder) -> None:

@@ -41,6 +41,7 @@ class Classifier(nn.Module):
         self._last_layer = None if mean_pooled else LastLayer(model, family)
         # Modules that come later are an adapter's: their dropout is on while training, the base model's is not.
         self._base_modules = set(self.modules())
+        self._mode: tuple[bool, Any] | None = None  # what set_training set, of which model, if nothing changed it
         self._recomputed: list[Any] = []
         self._recomputing = _Recomputing()
 
@@ -89,12 +90,20 @@ class Classifier(nn.Module):
 
         The copy of the head that an adapter trains counts as part of the base model.
         """
+        if self._mode is not None and self._mode[0] == base_dropout and self._mode[1] is self.model:
+            return
         for name, module in self.named_modules():
             in_base = module in self._base_modules or ".modules_to_save." in name
             module.training = base_dropout or not in_base
         self._recomputing.with_dropout = base_dropout
         for layer in self._recomputed:
             layer.training = True  # else transformers does not ask; see _Recomputing
+        self._mode = (base_dropout, self.model)
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """As any module: `eval()` ends what `set_training` set."""
+        self._mode = None
+        return super().train(mode)
 
     def recompute_layers(self) -> int:
         """From now on, keep only the inputs of each layer while training and compute the rest again going back.
@@ -107,6 +116,7 @@ class Classifier(nn.Module):
         """
         from transformers.modeling_layers import GradientCheckpointingLayer
 
+        self._mode = None
         self._recomputed = [module for module in self.modules() if isinstance(module, GradientCheckpointingLayer)]
         for layer in self._recomputed:
             layer.gradient_checkpointing = True

@@ -1,10 +1,13 @@
 """Training throughput: textlift against Hugging Face Trainer + PEFT at their defaults, side by side in one process.
 
-    python benchmarks/training.py --data FILE.csv --text sentence --label label [--rounds 5] [--steps 60] [--json OUT]
+    python benchmarks/training.py --data FILE.csv --text sentence --label label [--model NAME] [--rounds 5]
+        [--steps 60] [--max-length 128] [--json OUT]
 
-Same model (embedded all-MiniLM-L6-v2 with its native pooling), same rows, same LoRA (PEFT's default targets query and
-value, rank 8), batch 32, fp32, same threads. The peer pads dynamically (DataCollatorWithPadding), draws random batches
-and keeps the dropout of the frozen base: all of that is its default. Rounds are interleaved: peer, textlift, peer, ...
+Same model (embedded all-MiniLM-L6-v2 unless told, with native pooling), same rows, same LoRA (PEFT's default targets,
+rank 8), batch 32, fp32, same threads. The peer pads dynamically (DataCollatorWithPadding), draws random batches
+and keeps the dropout of the frozen base: all of that is its default. Tuned, it has buckets of length
+(train_sampling_strategy="group_by_length"), no dropout in the base, and batches of 32 or 64.
+Rounds are interleaved: peer, textlift, peer, ...
 Counted are useful tokens (padding left out) per second between the first and the last step of a round, and the share
 of the matrix-product peak measured between the rounds: useful tokens x 4 x linear weights / peak.
 """
@@ -36,7 +39,11 @@ from textlift.training.tuning import apply_method
 
 BATCH = 32
 WARM_UP_STEPS = 3
-TARGETS = ("query", "value")
+TARGETS = {  # PEFT's defaults; it has none for DistilBERT
+    "bert": ("query", "value"),
+    "distilbert": ("q_lin", "v_lin"),
+    "gpt2": ("c_attn",),
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,9 @@ def textlift_round(setting: Setting, seed: int) -> float:
     classifier = build_classifier(setting.base, setting.label_names, seed=seed)
     set_seed(seed)
     method = METHODS["lora"]
-    apply_method(classifier, method, method.options.model_validate({"target_modules": TARGETS}))
+    apply_method(
+        classifier, method, method.options.model_validate({"target_modules": TARGETS[setting.base.model_type]})
+    )
     predictor = Predictor(
         classifier, setting.base.tokenizer, setting.label_names, setting.max_length, choose_runtime(device="cpu")
     )
@@ -115,11 +124,17 @@ def trainer_round(setting: Setting, seed: int, *, tuned: bool = False, batch: in
     rows = [{"input_ids": setting.tokens[i].tolist(), "labels": int(label)} for i, label in enumerate(setting.labels)]
     clock = Clock()
     with quiet_libraries(), tempfile.TemporaryDirectory() as folder:
-        dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0} if tuned else {}
+        drops = [name for name in setting.base.config.to_dict() if name.endswith(("dropout", "dropout_prob", "_pdrop"))]
+        dropout = dict.fromkeys(drops, 0.0) if tuned else {}
         model = AutoModelForSequenceClassification.from_pretrained(
-            setting.base.folder.path, num_labels=len(setting.label_names), dtype=torch.float32, **dropout
+            setting.base.folder.path,
+            num_labels=len(setting.label_names),
+            pad_token_id=setting.base.tokenizer.pad_token_id,
+            dtype=torch.float32,
+            **dropout,
         )
-        model = get_peft_model(model, LoraConfig(task_type=TaskType.SEQ_CLS, r=8, target_modules=list(TARGETS)))
+        targets = list(TARGETS[setting.base.model_type])
+        model = get_peft_model(model, LoraConfig(task_type=TaskType.SEQ_CLS, r=8, target_modules=targets))
         arguments = TrainingArguments(
             folder,
             per_device_train_batch_size=batch,
@@ -165,9 +180,8 @@ def linear_weights(setting: Setting) -> int:
     """Weights of the linear layers inside the repeated layers."""
     classifier = build_classifier(setting.base, setting.label_names, seed=0)
     modules = dict(classifier.model.named_modules())
-    return sum(
-        module.weight.numel() for name in classifier.linear_layers() if isinstance(module := modules[name], nn.Linear)
-    )
+    weights: list[nn.Parameter] = [modules[name].weight for name in classifier.linear_layers()]
+    return sum(weight.numel() for weight in weights)
 
 
 def main() -> None:
@@ -176,6 +190,8 @@ def main() -> None:
     parser.add_argument("--data", default=str(Path(__file__).parents[1] / "examples" / "community_centre.csv"))
     parser.add_argument("--text", default=None)
     parser.add_argument("--label", default=None)
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--limit", type=int, default=8000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=60)
@@ -186,15 +202,15 @@ def main() -> None:
         source=options.data, text=options.text, label=options.label, limit=options.limit, allow_leak=True
     )
     dataset = prepare_splits(read_dataset(section), section, seed=0)
-    base = open_base("embedded", pooling="native")
+    base = open_base(options.model, pooling="native")
     texts = dataset.splits["train"].texts
     setting = Setting(
         base,
-        tokenize(base.tokenizer, texts, max_length=128),
+        tokenize(base.tokenizer, texts, max_length=options.max_length),
         dataset.label_ids("train"),
         dataset.label_names,
         options.steps,
-        128,
+        options.max_length,
     )
     sides: dict[str, Callable[[Setting, int], float]] = {
         "Trainer + PEFT": trainer_round,

@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from conftest import BaseFolder
 from method_pairs import pairs
 from textlift.inference import Predictor
-from textlift.models.kernels import use_linear_kernel
+from textlift.models.kernels import FusedTanhGELU, fuse_activations, use_linear_kernel
 from textlift.runtime import ONEDNN, Runtime, onednn_product
 from textlift.training.session import TrainingSession
 from tiny_models import CPU, TABLE, TEXTS, disturb, fresh, logits_of, session, wrapped
@@ -189,3 +189,26 @@ def test_a_pickled_model_is_read_in_a_process_that_made_no_layer_yet(
         [sys.executable, "-c", program, str(tmp_path / "model")], capture_output=True, text=True, check=True
     )
     np.testing.assert_allclose(json.loads(done.stdout), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gelu_new", "gelu_fast"])
+def test_a_fused_activation_is_that_of_transformers_to_rounding(name: str) -> None:
+    from transformers.activations import ACT2FN
+
+    holder = nn.Sequential(ACT2FN[name])
+    x = torch.linspace(-9, 9, 2001, dtype=torch.float64, requires_grad=True)
+    expected = holder(x)
+    (slope,) = torch.autograd.grad(expected.sum(), x)
+    fuse_activations(holder)
+    assert isinstance(holder[0], FusedTanhGELU)
+    (found,) = torch.autograd.grad(holder(x).sum(), x)
+    torch.testing.assert_close(holder(x), expected, atol=1e-9, rtol=0)
+    torch.testing.assert_close(found, slope, atol=1e-9, rtol=0)
+
+
+def test_the_activations_of_gpt2_are_fused_and_others_stay(base_folder: BaseFolder) -> None:
+    def fused(name: str) -> int:
+        return sum(isinstance(module, FusedTanhGELU) for module in fresh(base_folder(name))[0].classifier.modules())
+
+    assert fused("gpt2") == 2
+    assert fused("bert") == 0

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from textlift.errors import ModelError, RecipeError
 from textlift.models.classifier import Classifier
 from textlift.models.families import Family, family_of, located
+from textlift.models.kernels import fuse_activations
 from textlift.models.quantized import loading_options, settle_quantized
 from textlift.models.sources import ModelFolder, find_model
 from textlift.recipe import Quantization
@@ -223,6 +224,7 @@ def _from_pretrained(auto_class: Any, base: BaseModel, options: dict[str, Any]) 
     _check_missing(model, sorted(absent), base)
     _check_finite(model, name)
     _settle_memory(model)
+    fuse_activations(model)
     loaded: PreTrainedModel = model
     return loaded
 

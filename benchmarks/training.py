@@ -15,71 +15,24 @@ of the matrix-product peak measured between the rounds: useful tokens x 4 x line
 import argparse
 import json
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from sides import BATCH, Setting, textlift_session, train_peer
 
-from textlift.data import prepare_splits, read_dataset
-from textlift.data.batching import TokenizedTexts, tokenize
-from textlift.inference import Predictor
-from textlift.methods.registry import METHODS
-from textlift.models.loading import BaseModel, build_classifier, open_base
-from textlift.recipe import DataSection, TrainingSection
-from textlift.runtime import choose_runtime, environment, onednn_product, quiet_libraries, set_seed
+from textlift.runtime import choose_runtime, environment, onednn_product
 from textlift.training.loop import TrainStep
-from textlift.training.session import Examples, TrainingSession
-from textlift.training.tuning import apply_method
 
-BATCH = 32
 WARM_UP_STEPS = 3
-TARGETS = {  # PEFT's defaults; it has none for DistilBERT
-    "bert": ("query", "value"),
-    "distilbert": ("q_lin", "v_lin"),
-    "gpt2": ("c_attn",),
-}
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What both sides share."""
-
-    base: BaseModel
-    tokens: TokenizedTexts
-    labels: Any
-    label_names: tuple[str, ...]
-    steps: int
-    max_length: int
-
-
-def textlift_round(setting: Setting, seed: int) -> float:
+def textlift_round(setting: Setting, seed: int, **settings: Any) -> float:
     """Useful tokens per second of textlift."""
-    classifier = build_classifier(setting.base, setting.label_names, seed=seed)
-    set_seed(seed)
-    method = METHODS["lora"]
-    apply_method(
-        classifier, method, method.options.model_validate({"target_modules": TARGETS[setting.base.model_type]})
-    )
-    predictor = Predictor(
-        classifier, setting.base.tokenizer, setting.label_names, setting.max_length, choose_runtime(device="cpu")
-    )
-    rows = Examples(setting.tokens, setting.labels)
-    few = Examples(first_rows(setting.tokens, BATCH), setting.labels[:BATCH])
-    session = TrainingSession(
-        predictor,
-        rows,
-        few,
-        settings=TrainingSection(batch_size=BATCH, epochs=10, max_steps=setting.steps, evaluations_per_epoch=1),
-        learning_rate=1e-3,
-        seed=seed,
-        base_dropout=False,
-    )
+    session = textlift_session(setting, seed, **settings)
     useful, began = 0, 0.0
     for event in session.run():
         if not isinstance(event, TrainStep):
@@ -95,14 +48,7 @@ def textlift_round(setting: Setting, seed: int) -> float:
 
 def trainer_round(setting: Setting, seed: int, *, tuned: bool = False, batch: int = BATCH) -> float:
     """Useful tokens per second of Trainer + PEFT at their defaults, or with buckets of length and no frozen dropout."""
-    from peft import LoraConfig, TaskType, get_peft_model
-    from transformers import (
-        AutoModelForSequenceClassification,
-        DataCollatorWithPadding,
-        Trainer,
-        TrainerCallback,
-        TrainingArguments,
-    )
+    from transformers import TrainerCallback
 
     class Clock(TrainerCallback):  # type: ignore[misc]
         """Useful tokens and times; the collator tells it what each step sees."""
@@ -114,40 +60,9 @@ def trainer_round(setting: Setting, seed: int, *, tuned: bool = False, batch: in
                 self.began = time.perf_counter()
             self.ended = time.perf_counter()
 
-    pad = DataCollatorWithPadding(setting.base.tokenizer)
     seen: list[int] = []
-
-    def collate(rows: list[dict[str, Any]]) -> Any:
-        seen.append(sum(len(row["input_ids"]) for row in rows))
-        return pad(rows)
-
-    rows = [{"input_ids": setting.tokens[i].tolist(), "labels": int(label)} for i, label in enumerate(setting.labels)]
     clock = Clock()
-    with quiet_libraries(), tempfile.TemporaryDirectory() as folder:
-        drops = [name for name in setting.base.config.to_dict() if name.endswith(("dropout", "dropout_prob", "_pdrop"))]
-        dropout = dict.fromkeys(drops, 0.0) if tuned else {}
-        model = AutoModelForSequenceClassification.from_pretrained(
-            setting.base.folder.path,
-            num_labels=len(setting.label_names),
-            pad_token_id=setting.base.tokenizer.pad_token_id,
-            dtype=torch.float32,
-            **dropout,
-        )
-        targets = list(TARGETS[setting.base.model_type])
-        model = get_peft_model(model, LoraConfig(task_type=TaskType.SEQ_CLS, r=8, target_modules=targets))
-        arguments = TrainingArguments(
-            folder,
-            per_device_train_batch_size=batch,
-            max_steps=setting.steps,
-            seed=seed,
-            use_cpu=True,
-            report_to="none",
-            save_strategy="no",
-            logging_strategy="no",
-            disable_tqdm=True,
-            **({"train_sampling_strategy": "group_by_length"} if tuned else {}),
-        )
-        Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collate, callbacks=[clock]).train()
+    train_peer(setting, seed, tuned=tuned, batch=batch, callbacks=[clock], seen=seen.append)
     return sum(seen[WARM_UP_STEPS : setting.steps]) / (clock.ended - clock.began)
 
 
@@ -170,53 +85,21 @@ def matrix_peak(seconds: float = 1.0) -> float:
     return best
 
 
-def first_rows(tokens: TokenizedTexts, count: int) -> TokenizedTexts:
-    """The first texts alone."""
-    ends = tokens.offsets[: count + 1]
-    return TokenizedTexts(tokens.input_ids[: ends[-1]], ends, tokens.uncut_lengths[:count])
-
-
-def linear_weights(setting: Setting) -> int:
-    """Weights of the linear layers inside the repeated layers."""
-    classifier = build_classifier(setting.base, setting.label_names, seed=0)
-    modules = dict(classifier.model.named_modules())
-    weights: list[nn.Parameter] = [modules[name].weight for name in classifier.linear_layers()]
-    return sum(weight.numel() for weight in weights)
-
-
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=str(Path(__file__).parents[1] / "examples" / "community_centre.csv"))
-    parser.add_argument("--text", default=None)
-    parser.add_argument("--label", default=None)
-    parser.add_argument("--model", default="embedded")
-    parser.add_argument("--max-length", type=int, default=128)
-    parser.add_argument("--limit", type=int, default=8000)
+    Setting.add_arguments(parser)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
-    section = DataSection(
-        source=options.data, text=options.text, label=options.label, limit=options.limit, allow_leak=True
-    )
-    dataset = prepare_splits(read_dataset(section), section, seed=0)
-    base = open_base(options.model, pooling="native")
-    texts = dataset.splits["train"].texts
-    setting = Setting(
-        base,
-        tokenize(base.tokenizer, texts, max_length=options.max_length),
-        dataset.label_ids("train"),
-        dataset.label_names,
-        options.steps,
-        options.max_length,
-    )
+    setting = Setting.read(options)
     sides: dict[str, Callable[[Setting, int], float]] = {
         "Trainer + PEFT": trainer_round,
         "Trainer + PEFT, tuned": partial(trainer_round, tuned=True),
         "Trainer + PEFT, tuned, batch 64": partial(trainer_round, tuned=True, batch=2 * BATCH),
         "textlift": textlift_round,
+        "textlift --fast": partial(textlift_round, fast=True),
     }
     speeds: dict[str, list[float]] = {name: [] for name in sides}
     peaks = []
@@ -227,7 +110,7 @@ def main() -> None:
             speeds[name].append(side(setting, number))
         told = ", ".join(f"{name} {speeds[name][-1]:,.0f}" for name in sides)
         print(f"round {number + 1}: {told} useful tokens/s; peak {peaks[-1] / 1e9:.0f} GFLOP/s", flush=True)
-    weights, peak = linear_weights(setting), statistics.median(peaks)
+    weights, peak = setting.linear_weights(), statistics.median(peaks)
     ratios = {
         name: [ours / theirs for ours, theirs in zip(speeds["textlift"], values, strict=True)]
         for name, values in speeds.items()

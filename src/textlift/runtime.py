@@ -269,6 +269,7 @@ class PeakMemory:
     """The largest resident memory between start and `bytes()`; on a GPU the largest allocation there."""
 
     def __init__(self, device: str) -> None:
+        self._device = device
         self._on_gpu = device.startswith("cuda")
         if self._on_gpu:
             import torch
@@ -288,7 +289,7 @@ class PeakMemory:
         if self._on_gpu:
             import torch
 
-            return int(torch.cuda.max_memory_allocated())
+            return int(torch.cuda.max_memory_allocated(self._device))
         return _resident_high_water()
 
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from textlift.errors import ModelError
 from textlift.models.families import Family, linear_layer_names, located
+from textlift.models.packing import no_mask, packing_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +34,8 @@ class Classifier(nn.Module):
         self.n_classes = n_classes
         self.mean_pooled = mean_pooled
         self.virtual_tokens = 0  # positions that a method puts before the text in the output
+        self.packs = False  # whether it computes without padding; see `packing.use_packing`
+        self.not_packed = ""
         self.head: nn.Linear | None = None
         if mean_pooled:
             config: Any = model.config
@@ -43,16 +46,23 @@ class Classifier(nn.Module):
         self._recomputing = _Recomputing()
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Logits (B, C) in fp32 of input_ids and attention_mask, both (B, L), padded on the right."""
-        with self._last_token_pooled(attention_mask):
-            cache = {"use_cache": False} if self._recomputed and self.family.is_decoder else {}
-            output = self.model(input_ids=input_ids, attention_mask=attention_mask, **cache)
+        """Logits (B, C) in fp32 of input_ids and attention_mask, both (B, L), padded on the right, on any device."""
+        device = next(self.model.parameters()).device
+        options: dict[str, Any] = {}
+        if self.family.is_decoder and (self._recomputed or self.packs):
+            options["use_cache"] = False
+        mask = attention_mask.to(device)
+        if self.packs and not self.training:  # its attention has no dropout
+            options["packing"] = packing_of(attention_mask, device=device, is_causal=self.family.is_decoder)
+        with self._last_token_pooled(mask):
+            seen = no_mask(device) if "packing" in options else mask
+            output = self.model(input_ids=input_ids.to(device), attention_mask=seen, **options)
         if self.head is None:
             logits: torch.Tensor = output.logits
             return logits.float()
         hidden = output.last_hidden_state[:, self.virtual_tokens :]  # (B, L, D): the mean is over the text's own tokens
-        with torch.autocast(input_ids.device.type, enabled=False):
-            pooled_logits: torch.Tensor = self.head(mean_pool(hidden.float(), attention_mask))
+        with torch.autocast(device.type, enabled=False):
+            pooled_logits: torch.Tensor = self.head(mean_pool(hidden.float(), mask))
             return pooled_logits
 
     @contextmanager

@@ -30,6 +30,8 @@ class Family:
         is_decoder: Whether a token sees only those before it.
         has_biases: Whether the layers of the published models have biases.
         takes_past: Whether its forward takes keys and values of tokens that came before (past_key_values).
+        packs: Whether its layers hand unknown arguments down to an attention function of transformers' table, so that
+            batches can be without padding inside them; see `packing`.
         is_tested: Whether it is of the table; else its facts were read off the modules of one model.
     """
 
@@ -43,6 +45,7 @@ class Family:
     is_decoder: bool = False
     has_biases: bool = True
     takes_past: bool = False
+    packs: bool = False
     is_tested: bool = True
 
 
@@ -76,6 +79,7 @@ def _llama_like(model_type: str, *, has_biases: bool) -> Family:
         is_decoder=True,
         has_biases=has_biases,
         takes_past=True,
+        packs=True,
     )
 
 
@@ -90,6 +94,7 @@ FAMILIES: dict[str, Family] = {
             _BERT_LAYERS,
             "first token, through the pooler",
             takes_past=True,
+            packs=True,
         ),
         Family(
             "distilbert",
@@ -98,6 +103,7 @@ FAMILIES: dict[str, Family] = {
             "distilbert.transformer.layer",
             ("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2"),
             "first token",
+            packs=True,
         ),
         Family(
             "roberta",
@@ -107,6 +113,7 @@ FAMILIES: dict[str, Family] = {
             _BERT_LAYERS,
             "first token",
             takes_past=True,
+            packs=True,
         ),
         Family(
             "deberta-v2",
@@ -142,6 +149,7 @@ FAMILIES: dict[str, Family] = {
             fan_in_fan_out=True,
             is_decoder=True,
             takes_past=True,
+            packs=True,
         ),
         _llama_like("llama", has_biases=False),
         _llama_like("qwen2", has_biases=True),

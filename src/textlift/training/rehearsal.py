@@ -104,12 +104,13 @@ def _longest(part: np.ndarray, lengths: np.ndarray, count: int) -> np.ndarray:
 
 
 def _pass(session: TrainingSession, indices: np.ndarray) -> None:
-    """Forward and backward of some texts; the gradients are thrown away."""
+    """Forward and backward of some texts, waited for; the gradients are thrown away."""
     classifier = session.classifier
     classifier.set_training(base_dropout=session.base_dropout)
-    gradients_of(
+    loss, *_ = gradients_of(
         classifier, session.micro_batches(indices), runtime=session.predictor.runtime, penalty=session.hooks.penalty
     )
+    loss.item()  # a GPU is at work until then
     session.optimizer.zero_grad(set_to_none=True)
 
 
@@ -142,7 +143,7 @@ def _saved_bytes(session: TrainingSession, indices: np.ndarray) -> int:
     runtime = session.predictor.runtime
     (batch,) = session.micro_batches(indices)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing), runtime.autocast():
-        logits = classifier(batch["input_ids"].to(runtime.device), batch["attention_mask"].to(runtime.device))
+        logits = classifier(batch["input_ids"], batch["attention_mask"])
     total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     del logits
     return total

@@ -20,6 +20,8 @@ from textlift.errors import RecipeError, TrainingError
 from textlift.evaluation.metrics import log_softmax
 from textlift.inference import ForwardResult, Predictor
 from textlift.models.kernels import frozen_in_bf16, has_bf16_products, use_linear_kernel
+from textlift.models.packing import use_packing
+from textlift.models.rounded import rounded_once
 from textlift.recipe import TrainingSection
 from textlift.training.loop import Batch, Group, Shrunk, TrainStep, train_steps
 from textlift.training.optim import make_optimizer, make_schedule
@@ -105,6 +107,7 @@ class TrainingSession:
         self.predictor = predictor
         self.classifier = predictor.classifier
         use_linear_kernel(self.classifier, predictor.runtime)  # the layers that the method put in
+        use_packing(self.classifier, predictor.runtime)
         self.train = train
         self.validation = validation
         self.settings = settings
@@ -196,7 +199,9 @@ class TrainingSession:
         return not self.hooks.feeds_keys and self.classifier.recompute_layers() > 0
 
     def products(self) -> AbstractContextManager[None]:
-        """While open, passes that train take the products that the settings ask for."""
+        """While open, passes that train take the products that precision and settings ask for."""
+        if self.predictor.runtime.precision == "bf16":
+            return rounded_once(self.classifier)
         return frozen_in_bf16(self.classifier) if self.is_fast else nullcontext()
 
     def trained_weights(self) -> dict[str, torch.Tensor]:

@@ -97,6 +97,11 @@ def start_tuning(job: Job, variant: Variant, frozen: FrozenPass, *, progress: Pr
         kept = "" if session.is_fast else "no faster on this processor: "
         how = "in bf16 while training" if session.is_fast else "stay exact"
         progress.say(f"  fast: {kept}products with frozen weights {how}; every measurement is exact")
+    if job.runtime.device.startswith("cuda"):
+        why = predictor.classifier.not_packed
+        progress.say(
+            f"  batches are padded: {why}" if why else "  batches without padding: as exact as padded ones here"
+        )
     return Tuning(session, method, options, counts, rate, quantization, held)
 
 

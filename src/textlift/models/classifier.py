@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from textlift.errors import ModelError
-from textlift.models.families import Family, linear_layer_names, located
+from textlift.models.families import Family, linear_layer_names, locate, located
 from textlift.models.packing import no_mask, packing_of
 
 if TYPE_CHECKING:
@@ -178,6 +178,11 @@ class Classifier(nn.Module):
             linear.weight.copy_(torch.as_tensor(weight))
             if bias is not None:
                 linear.bias.copy_(torch.as_tensor(bias))
+
+    def layers(self) -> list[nn.Module]:
+        """The repeated layers of the base model, in order."""
+        inner = self._inner()
+        return list(inner.get_submodule(locate(inner, self.family.layer_list)).children())
 
     def linear_layers(self) -> list[str]:
         """Full names of the linear layers of the base model that an adapter can wrap, none of the head."""

@@ -24,7 +24,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from textlift.models.families import locate
 from textlift.runtime import Runtime
 
 ATTENTION = "textlift_packed"
@@ -46,7 +45,8 @@ class Packing:
             texts, repeat the first token and are a text of their own, which nobody reads.
         columns: Of each packed token in its row, (T,).
         offsets: Where each text begins and the last one ends, int32.
-        longest: Tokens of the longest text, rounded up to a power of two.
+        longest: Tokens of the longest text, rounded up to a power of two and to 64: few values, so that few graphs are
+            compiled.
         tokens: Of the texts.
         is_causal: Whether a token sees only those before it.
     """
@@ -93,7 +93,7 @@ def packing_of(attention_mask: torch.Tensor, *, device: torch.device | str, is_c
     places = mask.flatten().nonzero()[:, 0]
     places = torch.nn.functional.pad(places, (0, filling), value=int(places[0]))
     ends = [*lengths.cumsum(0).tolist(), *([tokens + filling] if filling else [])]
-    longest = max(int(lengths.max()), filling)
+    longest = max(int(lengths.max()), _MULTIPLE)
     facts = torch.tensor([0, *ends], dtype=torch.int32), places, places % mask.shape[1]
     offsets, places, columns = (fact.to(device, non_blocking=True) for fact in facts)
     shape = (mask.shape[0], mask.shape[1])
@@ -197,9 +197,8 @@ def _install(classifier: Any) -> None:
     masks: Any = AttentionMaskInterface
     attention.register(ATTENTION, attend)
     masks.register(ATTENTION, sdpa_mask)  # for padded batches
-    inner = classifier.model.get_base_model() if hasattr(classifier.model, "get_base_model") else classifier.model
-    inner.set_attn_implementation(ATTENTION)
-    layers = list(inner.get_submodule(locate(inner, classifier.family.layer_list)).children())
+    _base_of(classifier).set_attn_implementation(ATTENTION)
+    layers = classifier.layers()
     if getattr(layers[0], "takes_packed", False):
         return
     for layer in layers:
@@ -211,8 +210,12 @@ def _install(classifier: Any) -> None:
 
 def _remove(classifier: Any) -> None:
     """Back to padded batches alone; the hooks do nothing then."""
-    inner = classifier.model.get_base_model() if hasattr(classifier.model, "get_base_model") else classifier.model
-    inner.set_attn_implementation("sdpa")
+    _base_of(classifier).set_attn_implementation("sdpa")
+
+
+def _base_of(classifier: Any) -> Any:
+    model = classifier.model
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _pack_input(_: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, Any]:

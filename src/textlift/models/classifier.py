@@ -51,12 +51,14 @@ class Classifier(nn.Module):
         options: dict[str, Any] = {}
         if self.family.is_decoder and (self._recomputed or self.packs):
             options["use_cache"] = False
-        mask = attention_mask.to(device)
+        in_passing = device.type == "cuda"  # copies wait for nothing: the GPU takes them in order
+        mask = attention_mask.to(device, non_blocking=in_passing)
         if self.packs and not self.training:  # its attention has no dropout
             options["packing"] = packing_of(attention_mask, device=device, is_causal=self.family.is_decoder)
         with self._last_token_pooled(mask):
             seen = no_mask(device) if "packing" in options else mask
-            output = self.model(input_ids=input_ids.to(device), attention_mask=seen, **options)
+            ids = input_ids.to(device, non_blocking=in_passing)
+            output = self.model(input_ids=ids, attention_mask=seen, **options)
         if self.head is None:
             logits: torch.Tensor = output.logits
             return logits.float()

@@ -132,7 +132,7 @@ def gradients_of(
         with runtime.autocast():
             logits = classifier(batch["input_ids"], batch["attention_mask"])  # (B, C)
         # Sum over examples, not mean of means: micro-batches may differ in size.
-        labels = batch["labels"].to(runtime.device, non_blocking=True)
+        labels = batch["labels"].to(runtime.device, non_blocking=runtime.device.startswith("cuda"))
         share = functional.cross_entropy(logits.float(), labels, reduction="sum") / examples
         share.backward()  # type: ignore[no-untyped-call]
         loss += share.detach()

@@ -69,7 +69,8 @@ def _rehearse(session: TrainingSession) -> Forecast:
     before = resident_memory(device)
     one, another = (_saved_bytes(session, _longest(widest, lengths, count)) for count in (1, min(2, len(widest))))
     each = max(another - one, one if len(widest) == 1 else 0)
-    needed = one + each * (len(widest) - 1) + trained * (_MOMENTS + _BEST + _GRADIENT)
+    kept = trained * (_MOMENTS + (0 if device.startswith("cuda") else _BEST))  # the best so far is kept on the CPU
+    needed = one + each * (len(widest) - 1) + kept + trained * _GRADIENT
     free = available_memory(device)
     width = int(lengths[widest].max())
     facts: dict[str, Any] = {
@@ -93,7 +94,7 @@ def _rehearse(session: TrainingSession) -> Forecast:
     return Forecast(
         **facts,
         seconds_per_epoch=seconds * float(lengths.sum()),
-        peak_memory_bytes=None if peak is None else peak + trained * (_MOMENTS + _BEST),
+        peak_memory_bytes=None if peak is None else peak + kept,
         fits=True,
         fitting_tokens=session.progress.tokens_per_batch,
     )

@@ -41,8 +41,8 @@ def test_a_packed_training_in_bf16_is_one_graph_for_a_layer(
     torch._dynamo.utils.counters.clear()
     monkeypatch.setattr(compiling.torch, "compile", partial(torch.compile, **AS_GRAPH))
     assert losses(base_folder(name), HALF, compile=True) == expected
-    # The first layer's input needs no gradient, the second's does. Other sizes add no graph, but for one that happens to
-    # be the width of the model as well (gpt2's 128 here), which torch takes for a fixed one.
+    # The first layer's input needs no gradient, the second's does. Other sizes add no graph, but for one that is the
+    # width of the model as well (gpt2's 128 here), which torch takes for a fixed one.
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= (4 if name == "gpt2" else 2)
 
 

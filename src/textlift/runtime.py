@@ -49,7 +49,7 @@ ONEDNN = "onednn"
 # oneDNN, and torch's layer above it, each keep a compiled kernel of 0.6 MB for every number of rows ever multiplied, up
 # to 1,024 unless told. A step needs a few dozen; texts of all lengths would fill a gigabyte.
 _KERNEL_CACHES, _CACHED_KERNELS = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"), "128"
-_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _WINS_BY = 1.3  # a start-up measurement below this could turn out otherwise the next time
 
 

@@ -210,6 +210,22 @@ def test_packing_needs_a_gpu_and_bf16(base_folder: BaseFolder, runtime: Runtime,
     assert reason in predictor.classifier.not_packed
 
 
+def test_what_no_longer_packs_has_its_own_attention_back(
+    base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor, _ = fresh(base_folder("bert"))
+    config = predictor.classifier.model.config
+    usual, padded = config._attn_implementation, logits_of(predictor)
+    with monkeypatch.context() as patched:
+        stand_in(patched)
+        use_packing(predictor.classifier, CPU)
+        assert config._attn_implementation == packing.ATTENTION
+    use_packing(predictor.classifier, CPU)
+    assert not predictor.classifier.packs
+    assert config._attn_implementation == usual
+    assert np.array_equal(logits_of(predictor), padded)
+
+
 def test_the_trial_draws_no_random_number(base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch)
     predictor, _ = wrapped(base_folder("bert"), "lora", dropout=0.5)

@@ -36,6 +36,7 @@ class Classifier(nn.Module):
         self.virtual_tokens = 0  # positions that a method puts before the text in the output
         self.packs = False  # whether it computes without padding; see `packing.use_packing`
         self.not_packed = ""
+        self.usual_attention = ""  # what attention it had before it was let pack
         self.head: nn.Linear | None = None
         if mean_pooled:
             config: Any = model.config

@@ -116,6 +116,7 @@ def use_packing(classifier: Any, runtime: Runtime) -> None:
     classifier.packs = False
     classifier.not_packed = _why_not(classifier, runtime)
     if classifier.not_packed:
+        _remove(classifier)
         return
     try:
         _install(classifier)
@@ -197,7 +198,10 @@ def _install(classifier: Any) -> None:
     masks: Any = AttentionMaskInterface
     attention.register(ATTENTION, attend)
     masks.register(ATTENTION, sdpa_mask)  # for padded batches
-    _base_of(classifier).set_attn_implementation(ATTENTION)
+    base = _base_of(classifier)
+    if base.config._attn_implementation != ATTENTION:
+        classifier.usual_attention = base.config._attn_implementation
+        base.set_attn_implementation(ATTENTION)
     layers = classifier.layers()
     if getattr(layers[0], "takes_packed", False):
         return
@@ -209,8 +213,10 @@ def _install(classifier: Any) -> None:
 
 
 def _remove(classifier: Any) -> None:
-    """Back to padded batches alone; the hooks do nothing then."""
-    _base_of(classifier).set_attn_implementation("sdpa")
+    """Back to padded batches alone, where it was installed; the hooks do nothing then."""
+    if classifier.usual_attention:
+        _base_of(classifier).set_attn_implementation(classifier.usual_attention)
+        classifier.usual_attention = ""
 
 
 def _base_of(classifier: Any) -> Any:

@@ -4,13 +4,14 @@ VENV := .venv
 STAMPS := $(VENV)/stamps
 PIP := $(VENV)/bin/python -m pip -qq --disable-pip-version-check --no-input
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    set up .venv, tune and compare on the demo's texts, tell where the report lies"
 	@echo "make test    set up .venv with the development tools and run the tests"
 	@echo "make lint    style, types and import order"
+	@echo "make bench   training, prediction and memory beside Trainer + PEFT and others, on the demo's texts"
 	@echo "make clean   take away .venv, caches and build folders; runs/ stays"
 
 demo: $(STAMPS)/run
@@ -21,6 +22,11 @@ test: $(STAMPS)/dev
 
 lint: $(STAMPS)/dev
 	@scripts/lint
+
+bench: $(STAMPS)/dev
+	@$(VENV)/bin/python benchmarks/training.py --rounds 3 --steps 20
+	@$(VENV)/bin/python benchmarks/inference.py --rounds 3
+	@$(VENV)/bin/python benchmarks/footprint.py --rounds 1 --steps 20
 
 clean:
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

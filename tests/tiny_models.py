@@ -201,6 +201,18 @@ def write_base(name: str, folder: Path) -> Path:
     return folder
 
 
+def wide_base(folder: Path) -> Path:
+    """A BERT of four layers of 384, whose activations fill more than the blocks in which a GPU's memory is given."""
+    from transformers import BertConfig, BertModel
+
+    tokenizer = word_piece()
+    shape = {"hidden_size": 384, "num_hidden_layers": 4, "num_attention_heads": 6, "intermediate_size": 1536}
+    torch.manual_seed(7)
+    BertModel(BertConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def fresh(folder: Path, *, seed: int = 0, pooling: str = "auto") -> tuple[Predictor, BaseModel]:
     """A predictor with a fresh head over the base model of a folder, nothing set to train."""
     base = open_base(str(folder), pooling=pooling)

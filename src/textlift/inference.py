@@ -6,7 +6,7 @@ Knows a classifier, its tokenizer and its label names. Does not know runs or rec
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from textlift.evaluation.metrics import softmax
 from textlift.models.classifier import Classifier
 from textlift.models.kernels import use_linear_kernel
 from textlift.models.last_layer import last_tokens
+from textlift.models.packing import use_packing
 from textlift.runtime import Runtime, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Predictor:
 
     def __post_init__(self) -> None:
         use_linear_kernel(self.classifier, self.runtime)
+        use_packing(self.classifier, self.runtime)
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """Label and probabilities of each text, in the order given.
@@ -98,6 +100,14 @@ class Predictor:
             DataError: An item is not a string.
         """
         return softmax(self.forward(self.tokenize(_strings(texts))).logits)
+
+    def exact_logits(self, texts: Sequence[str]) -> np.ndarray:
+        """Logits (N, C) in fp32, whatever arithmetic the runtime has for speed."""
+        exact = replace(self, runtime=replace(self.runtime, precision="fp32"))
+        try:
+            return exact.forward(exact.tokenize(texts)).logits
+        finally:
+            use_packing(self.classifier, self.runtime)  # which the exact one, of the same classifier, could not
 
     def tokenize(self, texts: Sequence[str]) -> TokenizedTexts:
         """Token ids, cut at max_length."""
@@ -132,8 +142,7 @@ class Predictor:
         return int(self.tokenizer.pad_token_id or 0)
 
     def _inputs(self, tokens: TokenizedTexts, batch: np.ndarray) -> dict[str, torch.Tensor]:
-        inputs = collate(tokens, batch, pad_token_id=self._pad_token_id)
-        return {name: tensor.to(self.runtime.device) for name, tensor in inputs.items()}
+        return collate(tokens, batch, pad_token_id=self._pad_token_id)
 
     def _batch(
         self, tokens: TokenizedTexts, batch: np.ndarray, *, features: bool
@@ -184,5 +193,5 @@ def _one_row_each(features: torch.Tensor, input_ids: torch.Tensor, *, pad_token_
     """Pooled features (B, D): decoders run their head over every position (B, L, D) and pick one afterwards."""
     if features.dim() == 2:
         return features
-    last = last_tokens(input_ids, pad_token_id=pad_token_id)
+    last = last_tokens(input_ids.to(features.device), pad_token_id=pad_token_id)
     return features[torch.arange(len(last), device=features.device), last]

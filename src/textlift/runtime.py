@@ -51,7 +51,7 @@ ONEDNN = "onednn"
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 _LARGEST_MMAP_THRESHOLD, _NEVER = 32 << 20, 2**31 - 1
 _KERNEL_CACHES, _CACHED_KERNELS = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"), "128"
-_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _WINS_BY = 1.3  # a start-up measurement below this could turn out otherwise the next time
 
 
@@ -299,6 +299,7 @@ class PeakMemory:
     """The largest resident memory between start and `bytes()`; on a GPU the largest allocation there."""
 
     def __init__(self, device: str) -> None:
+        self._device = device
         self._on_gpu = device.startswith("cuda")
         if self._on_gpu:
             import torch
@@ -318,7 +319,7 @@ class PeakMemory:
         if self._on_gpu:
             import torch
 
-            return int(torch.cuda.max_memory_allocated())
+            return int(torch.cuda.max_memory_allocated(self._device))
         return _resident_high_water()
 
 

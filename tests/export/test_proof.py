@@ -1,5 +1,6 @@
 """What is saved loads with plain peft, transformers and sentence-transformers in a fresh process."""
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -42,6 +43,16 @@ def test_plain_libraries_give_the_logits_of_adapter_and_merged_model(
     assert [record["loader"] for record in records] == loaders
     assert all(record["texts"] == proof.SAMPLE for record in records)
     assert all(record["largest_logit_difference"] < 1e-3 for record in records)
+
+
+def test_a_classifier_that_computes_in_bf16_is_proved_in_fp32(base_folder: BaseFolder, tmp_path: Path) -> None:
+    predictor, base = wrapped(base_folder("bert"), "lora")
+    half = replace(disturb(predictor), runtime=replace(predictor.runtime, precision="bf16"))
+    settings = settings_of(base, half, kind="adapter", method="lora", label_values=half.label_names)
+    save_adapter(half, tmp_path / "adapter", settings=settings, card="")
+    rounded = half.forward(half.tokenize(TEXTS)).logits
+    (record,) = prove_saved(half, base, TEXTS, adapter=tmp_path / "adapter", model=None)
+    assert record["largest_logit_difference"] < 1e-4 < np.abs(rounded - half.exact_logits(TEXTS)).max()
 
 
 @pytest.mark.slow

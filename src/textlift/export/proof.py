@@ -52,7 +52,7 @@ def prove_saved(
         ModelError: A folder does not load, or its logits differ by more than the tolerance (a share of the largest).
     """
     sample = _sample(texts)
-    expected = predictor.forward(predictor.tokenize(sample)).logits
+    expected = predictor.exact_logits(sample)
     with tempfile.TemporaryDirectory(prefix="textlift-proof-") as place:
         answers: dict[str, Any] = {}
         for name, jobs in _jobs(predictor, base, sample, adapter=adapter, model=model, place=Path(place)).items():

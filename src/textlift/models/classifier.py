@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from textlift.errors import ModelError
-from textlift.models.families import Family, linear_layer_names, located
+from textlift.models.families import Family, linear_layer_names, locate, located
 from textlift.models.last_layer import LastLayer
+from textlift.models.packing import no_mask, packing_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +35,9 @@ class Classifier(nn.Module):
         self.n_classes = n_classes
         self.mean_pooled = mean_pooled
         self.virtual_tokens = 0  # positions that a method puts before the text in the output
+        self.packs = False  # whether it computes without padding; see `packing.use_packing`
+        self.not_packed = ""
+        self.usual_attention = ""  # what attention it had before it was let pack
         self.head: nn.Linear | None = None
         if mean_pooled:
             config: Any = model.config
@@ -46,18 +50,27 @@ class Classifier(nn.Module):
         self._recomputing = _Recomputing()
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Logits (B, C) in fp32 of input_ids and attention_mask, both (B, L), padded on the right."""
+        """Logits (B, C) in fp32 of input_ids and attention_mask, both (B, L), padded on the right, on any device."""
+        device = next(self.model.parameters()).device
+        options: dict[str, Any] = {}
+        if self.family.is_decoder and (self._recomputed or self.packs):
+            options["use_cache"] = False
+        in_passing = device.type == "cuda"  # copies wait for nothing: the GPU takes them in order
+        mask = attention_mask.to(device, non_blocking=in_passing)
+        if self.packs and not self.training:  # its attention has no dropout
+            options["packing"] = packing_of(attention_mask, device=device, is_causal=self.family.is_decoder)
+        ids = input_ids.to(device, non_blocking=in_passing)
         if self._last_layer is not None:
-            self._last_layer.see(input_ids, virtual_tokens=self.virtual_tokens)
-        with self._last_token_pooled(attention_mask):
-            cache = {"use_cache": False} if self._recomputed and self.family.is_decoder else {}
-            output = self.model(input_ids=input_ids, attention_mask=attention_mask, **cache)
+            self._last_layer.see(None if "packing" in options else ids, virtual_tokens=self.virtual_tokens)
+        with self._last_token_pooled(mask):
+            seen = no_mask(device) if "packing" in options else mask
+            output = self.model(input_ids=ids, attention_mask=seen, **options)
         if self.head is None:
             logits: torch.Tensor = output.logits
             return logits.float()
         hidden = output.last_hidden_state[:, self.virtual_tokens :]  # (B, L, D): the mean is over the text's own tokens
-        with torch.autocast(input_ids.device.type, enabled=False):
-            pooled_logits: torch.Tensor = self.head(mean_pool(hidden.float(), attention_mask))
+        with torch.autocast(device.type, enabled=False):
+            pooled_logits: torch.Tensor = self.head(mean_pool(hidden.float(), mask))
             return pooled_logits
 
     @contextmanager
@@ -182,6 +195,11 @@ class Classifier(nn.Module):
             linear.weight.copy_(torch.as_tensor(weight))
             if bias is not None:
                 linear.bias.copy_(torch.as_tensor(bias))
+
+    def layers(self) -> list[nn.Module]:
+        """The repeated layers of the base model, in order."""
+        inner = self._inner()
+        return list(inner.get_submodule(locate(inner, self.family.layer_list)).children())
 
     def linear_layers(self) -> list[str]:
         """Full names of the linear layers of the base model that an adapter can wrap, none of the head."""

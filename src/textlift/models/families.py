@@ -32,6 +32,8 @@ class Family:
         takes_past: Whether its forward takes keys and values of tokens that came before (past_key_values).
         tail: Module of a layer from which on the last layer is needed at the pooled position alone; empty for none.
         tail_is_added: Whether its output is added to the hidden states of all positions, so that its shape must stay.
+        packs: Whether its layers hand unknown arguments down to an attention function of transformers' table, so that
+            batches can be without padding inside them; see `packing`.
         is_tested: Whether it is of the table; else its facts were read off the modules of one model.
     """
 
@@ -47,6 +49,7 @@ class Family:
     takes_past: bool = False
     tail: str = ""
     tail_is_added: bool = False
+    packs: bool = False
     is_tested: bool = True
 
 
@@ -82,6 +85,7 @@ def _llama_like(model_type: str, *, has_biases: bool) -> Family:
         takes_past=True,
         tail="mlp",
         tail_is_added=True,
+        packs=True,
     )
 
 
@@ -97,6 +101,7 @@ FAMILIES: dict[str, Family] = {
             "first token, through the pooler",
             takes_past=True,
             tail="attention.output",
+            packs=True,
         ),
         Family(
             "distilbert",
@@ -106,6 +111,7 @@ FAMILIES: dict[str, Family] = {
             ("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2"),
             "first token",
             tail="sa_layer_norm",
+            packs=True,
         ),
         Family(
             "roberta",
@@ -116,6 +122,7 @@ FAMILIES: dict[str, Family] = {
             "first token",
             takes_past=True,
             tail="attention.output",
+            packs=True,
         ),
         Family(
             "deberta-v2",
@@ -154,6 +161,7 @@ FAMILIES: dict[str, Family] = {
             takes_past=True,
             tail="mlp",
             tail_is_added=True,
+            packs=True,
         ),
         _llama_like("llama", has_biases=False),
         _llama_like("qwen2", has_biases=True),

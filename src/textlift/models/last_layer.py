@@ -34,9 +34,12 @@ class LastLayer:
         if family.tail_is_added:
             tail.register_forward_hook(self._put_back)
 
-    def see(self, input_ids: torch.Tensor, *, virtual_tokens: int) -> None:
-        """Tell the token ids (B, L) of the next forward pass, and how many positions a method puts before them."""
-        if not self.is_cut or (virtual_tokens and not self._first_token):
+    def see(self, input_ids: torch.Tensor | None, *, virtual_tokens: int) -> None:
+        """Tell the token ids (B, L) of the next forward pass, and how many positions a method puts before them.
+
+        None for rows of another form: all of the last layer is computed.
+        """
+        if input_ids is None or not self.is_cut or (virtual_tokens and not self._first_token):
             self.places = None
         elif self._first_token:
             self.places = torch.zeros(len(input_ids), dtype=torch.long, device=input_ids.device)

@@ -81,6 +81,9 @@ class TrainingSection(Section):
         False,
         description="Train on bf16 products with frozen weights where the processor has them.",
     )
+    compile: bool = Field(
+        False, description="Compile the layers (torch.compile) for passes that train; meant for small models on a GPU."
+    )
     gradient_checkpointing: Literal["auto"] | bool = Field(
         "auto", description="Compute each layer again going back, for less memory; auto only where nothing else fits."
     )

@@ -91,7 +91,7 @@ def train_steps(
         while True:
             states = random_states(runtime.device)
             try:
-                loss, useful, examples = gradients_of(classifier, group.batches(), runtime=runtime, penalty=penalty)
+                total, useful, examples = gradients_of(classifier, group.batches(), runtime=runtime, penalty=penalty)
                 break
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -105,7 +105,7 @@ def train_steps(
                     ) from error
             set_random_states(states, runtime.device)  # outside the handler, which holds the memory of the failed pass
             yield Shrunk(budget)
-        grad_norm = float(nn.utils.clip_grad_norm_(trained, max_grad_norm))
+        loss, grad_norm = _values(total, nn.utils.clip_grad_norm_(trained, max_grad_norm))
         rate = float(schedule.get_last_lr()[0])
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             optimizer.zero_grad(set_to_none=True)
@@ -121,23 +121,32 @@ def train_steps(
 
 def gradients_of(
     classifier: Classifier, batches: Sequence[Batch], *, runtime: Runtime, penalty: Callable[[], torch.Tensor] | None
-) -> tuple[float, int, int]:
-    """The gradients of one step, summed over its micro-batches; its loss, useful tokens and examples."""
+) -> tuple[torch.Tensor, int, int]:
+    """The gradients of one step, summed over its micro-batches; its loss, useful tokens and examples.
+
+    A GPU may still be at work on them.
+    """
     examples = sum(len(batch["labels"]) for batch in batches)
     loss = torch.zeros((), device=runtime.device)
     for batch in batches:
-        inputs = {name: tensor.to(runtime.device) for name, tensor in batch.items()}
         with runtime.autocast():
-            logits = classifier(inputs["input_ids"], inputs["attention_mask"])  # (B, C)
+            logits = classifier(batch["input_ids"], batch["attention_mask"])  # (B, C)
         # Sum over examples, not mean of means: micro-batches may differ in size.
-        share = functional.cross_entropy(logits.float(), inputs["labels"], reduction="sum") / examples
+        labels = batch["labels"].to(runtime.device, non_blocking=runtime.device.startswith("cuda"))
+        share = functional.cross_entropy(logits.float(), labels, reduction="sum") / examples
         share.backward()  # type: ignore[no-untyped-call]
         loss += share.detach()
     if penalty is not None:
         extra = penalty()
         extra.backward()  # type: ignore[no-untyped-call]
         loss += extra.detach()
-    return float(loss), sum(int(batch["attention_mask"].sum()) for batch in batches), examples
+    return loss, sum(int(batch["attention_mask"].sum()) for batch in batches), examples
+
+
+def _values(loss: torch.Tensor, grad_norm: torch.Tensor) -> tuple[float, float]:
+    """Both as numbers; the one place of a step where a GPU is waited for."""
+    both: list[float] = torch.stack((loss.float(), grad_norm.float().to(loss.device))).tolist()
+    return both[0], both[1]
 
 
 def _not_finite(step: int, found: str, classifier: Classifier, *, runtime: Runtime, rate: float, rows: str) -> str:

@@ -69,7 +69,8 @@ def _rehearse(session: TrainingSession) -> Forecast:
     before = resident_memory(device)
     one, another = (_saved_bytes(session, _longest(widest, lengths, count)) for count in (1, min(2, len(widest))))
     each = max(another - one, one if len(widest) == 1 else 0)
-    needed = one + each * (len(widest) - 1) + trained * (_MOMENTS + _BEST + _GRADIENT)
+    kept = trained * (_MOMENTS + (0 if device.startswith("cuda") else _BEST))  # the best so far is kept on the CPU
+    needed = one + each * (len(widest) - 1) + kept + trained * _GRADIENT
     free = available_memory(device)
     width = int(lengths[widest].max())
     facts: dict[str, Any] = {
@@ -93,7 +94,7 @@ def _rehearse(session: TrainingSession) -> Forecast:
     return Forecast(
         **facts,
         seconds_per_epoch=seconds * float(lengths.sum()),
-        peak_memory_bytes=None if peak is None else peak + trained * (_MOMENTS + _BEST),
+        peak_memory_bytes=None if peak is None else peak + kept,
         fits=True,
         fitting_tokens=session.progress.tokens_per_batch,
     )
@@ -104,12 +105,13 @@ def _longest(part: np.ndarray, lengths: np.ndarray, count: int) -> np.ndarray:
 
 
 def _pass(session: TrainingSession, indices: np.ndarray) -> None:
-    """Forward and backward of some texts; the gradients are thrown away."""
+    """Forward and backward of some texts, waited for; the gradients are thrown away."""
     classifier = session.classifier
     classifier.set_training(base_dropout=session.base_dropout)
-    gradients_of(
+    loss, *_ = gradients_of(
         classifier, session.micro_batches(indices), runtime=session.predictor.runtime, penalty=session.hooks.penalty
     )
+    loss.item()  # a GPU is at work until then
     session.optimizer.zero_grad(set_to_none=True)
 
 
@@ -142,7 +144,7 @@ def _saved_bytes(session: TrainingSession, indices: np.ndarray) -> int:
     runtime = session.predictor.runtime
     (batch,) = session.micro_batches(indices)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing), runtime.autocast():
-        logits = classifier(batch["input_ids"].to(runtime.device), batch["attention_mask"].to(runtime.device))
+        logits = classifier(batch["input_ids"], batch["attention_mask"])
     total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     del logits
     return total

@@ -7,7 +7,7 @@ and put back (see checkpoint.py).
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,7 +19,10 @@ from textlift.data.batching import TokenizedTexts, collate, epoch_batches, split
 from textlift.errors import RecipeError, TrainingError
 from textlift.evaluation.metrics import log_softmax
 from textlift.inference import ForwardResult, Predictor
+from textlift.models.compiled import compiled
 from textlift.models.kernels import frozen_in_bf16, has_bf16_products, use_linear_kernel
+from textlift.models.packing import use_packing
+from textlift.models.rounded import rounded_once
 from textlift.recipe import TrainingSection
 from textlift.training.loop import Batch, Group, Shrunk, TrainStep, train_steps
 from textlift.training.optim import make_optimizer, make_schedule
@@ -105,6 +108,7 @@ class TrainingSession:
         self.predictor = predictor
         self.classifier = predictor.classifier
         use_linear_kernel(self.classifier, predictor.runtime)  # the layers that the method put in
+        use_packing(self.classifier, predictor.runtime)
         self.train = train
         self.validation = validation
         self.settings = settings
@@ -195,9 +199,17 @@ class TrainingSession:
         """Have the layers computed again going back; False where the method or the architecture cannot."""
         return not self.hooks.feeds_keys and self.classifier.recompute_layers() > 0
 
-    def products(self) -> AbstractContextManager[None]:
-        """While open, passes that train take the products that the settings ask for."""
-        return frozen_in_bf16(self.classifier) if self.is_fast else nullcontext()
+    @contextmanager
+    def products(self) -> Iterator[None]:
+        """While open, passes that train take the products that precision and settings ask for."""
+        with ExitStack() as ways:
+            if self.predictor.runtime.precision == "bf16":
+                ways.enter_context(rounded_once(self.classifier))
+            elif self.is_fast:
+                ways.enter_context(frozen_in_bf16(self.classifier))
+            if self.settings.compile:
+                ways.enter_context(compiled(self.classifier.layers()))
+            yield
 
     def trained_weights(self) -> dict[str, torch.Tensor]:
         """The weights that train, by name; not copies."""

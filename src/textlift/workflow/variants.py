@@ -97,6 +97,8 @@ def start_tuning(job: Job, variant: Variant, frozen: FrozenPass, *, progress: Pr
         kept = "" if session.is_fast else "no faster on this processor: "
         how = "in bf16 while training" if session.is_fast else "stay exact"
         progress.say(f"  fast: {kept}products with frozen weights {how}; every measurement is exact")
+    if job.runtime.device.startswith("cuda"):
+        progress.say(f"  {_told_packing(session)}")
     return Tuning(session, method, options, counts, rate, quantization, held)
 
 
@@ -340,6 +342,11 @@ def _affordable(settings: TrainingSection, job: Job, progress: Progress) -> Trai
     if count < asked:
         progress.say(f"  {count} measurements an epoch in place of {asked}: validation is large beside train")
     return settings.model_copy(update={"evaluations_per_epoch": count})
+
+
+def _told_packing(session: TrainingSession) -> str:
+    why = session.classifier.not_packed or ("the dropout of the base is on" if session.base_dropout else "")
+    return f"batches are padded: {why}" if why else "batches without padding: as exact as padded ones on this device"
 
 
 def _told_bytes(held: BaseBytes) -> str:

@@ -1,0 +1,102 @@
+"""Time to quality: seconds until validation is as good as Trainer + PEFT leave it, with the embedded model.
+
+    python benchmarks/quality.py RECIPE --data FOLDER [--settings ours|published] [--epochs 2] [--rounds 1] [--limit N]
+
+First the peer trains to its end and is measured on the validation rows: with our settings (all linear layers, learning
+rate 1e-3, buckets of length, no dropout in the base), which is the yardstick, or as the job was published (PEFT's
+default layers, 2e-5, random batches, dropout). Then textlift trains with its defaults of the recipe on the same rows,
+its clock running from the first look at the base model (features, probe and all measurements included), until a
+measurement on the same validation rows is as good. Reading and tokenizing are in neither time.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from sides import Setting, train_peer
+
+from textlift.progress import Progress
+from textlift.runtime import environment
+from textlift.training.session import Measurement
+from textlift.workflow.baselines import FrozenPass
+from textlift.workflow.planning import Request, resolve
+from textlift.workflow.preparation import Job, prepare
+from textlift.workflow.variants import start_tuning
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "ours": {"learning_rate": 1e-3, "warmup_ratio": 0.06},
+    "published": {"learning_rate": 2e-5, "weight_decay": 0.01},
+}
+
+
+def peer_seconds(job: Job, *, settings: str, epochs: int, seed: int) -> tuple[float, float]:
+    """Seconds of the peer's training, its own measurements left out, and the accuracy that it ends with."""
+    setting = Setting(
+        job.base, job.tokens["train"], job.labels["train"], job.dataset.label_names, steps=-1, max_length=job.max_length
+    )
+    linear = ["query", "key", "value", "dense"]  # of every layer, the pooler's left out by peft's task type
+    began = 0.0
+
+    def begin() -> None:
+        nonlocal began
+        began = time.perf_counter()
+
+    trainer = train_peer(
+        setting,
+        seed,
+        tuned=settings == "ours",
+        before=begin,
+        evaluated=(job.tokens["validation"], job.labels["validation"]),
+        targets=linear if settings == "ours" else None,
+        arguments={**SETTINGS[settings], "num_train_epochs": epochs},
+    )
+    seconds = time.perf_counter() - began
+    return seconds, float(trainer.evaluate()["eval_accuracy"])
+
+
+def our_seconds(job: Job, *, target: float) -> tuple[float | None, float]:
+    """Seconds until validation reaches the target, and the accuracy there; None and the best where it never does."""
+    variant = next(one for one in job.recipe.settled_variants() if one.name == "lora")
+    progress = Progress()
+    began = time.perf_counter()
+    session = start_tuning(job, variant, FrozenPass(job, progress), progress=progress).session
+    for event in session.run():
+        if isinstance(event, Measurement) and event.accuracy >= target:
+            return time.perf_counter() - began, event.accuracy
+    return None, session.progress.best_accuracy
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--settings", choices=tuple(SETTINGS), default="ours")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    limit = {} if options.limit is None else {"data.limit": options.limit}
+    rows = []
+    for seed in range(options.rounds):
+        values = {"seed": seed, **limit}
+        recipe = resolve(Request(options.recipe, data=[options.data], model="embedded", values=values))
+        job = prepare(recipe, Progress())
+        theirs, target = peer_seconds(job, settings=options.settings, epochs=options.epochs, seed=seed)
+        ours, reached = our_seconds(job, target=target)
+        rows.append({"peer": theirs, "target": target, "textlift": ours, "reached": reached})
+        told = f"{ours:.0f} s, a share of {ours / theirs:.2f}" if ours else f"never; {reached:.1%} at best"
+        print(f"round {seed + 1}: the peer ends at {target:.1%} after {theirs:.0f} s; textlift: {told}", flush=True)
+    shares = [row["textlift"] / row["peer"] for row in rows if row["textlift"]]
+    if shares:
+        print(f"{options.recipe}, {options.settings}: median share of the peer's time {statistics.median(shares):.3f}")
+    if options.json:
+        options.json.write_text(json.dumps({"rounds": rows, "environment": environment(job.runtime)}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from textlift.evaluation.metrics import softmax
+from textlift.evaluation.soundness import soundness
 from textlift.evaluation.statistics import compare
 from textlift.evaluation.verdict import verdict
 from textlift.runtime import environment
@@ -35,6 +36,7 @@ def assemble(job: Job, measured: Sequence[Measured], *, command: str) -> dict[st
         )
     ]
     best = best_variant(variants)
+    checks = [finding.to_dict() for finding in job.findings]
     return {
         "format_version": FORMAT_VERSION,
         "name": job.recipe.name,
@@ -48,7 +50,8 @@ def assemble(job: Job, measured: Sequence[Measured], *, command: str) -> dict[st
         "best_variant": best,
         "comparisons": comparisons,
         "verdict": verdict(variants, comparisons),
-        "checks": [finding.to_dict() for finding in job.findings],
+        "checks": checks,
+        "soundness": soundness(checks),
         "examples": _examples(job, next((one for one in measured if one.name == best), None)),
         "recipe": job.recipe.model_dump(mode="json"),
         "environment": environment(job.runtime),

@@ -17,7 +17,7 @@ from textlift.data.debris import KINDS
 from textlift.data.listing import shortened, write_table
 from textlift.data.near import near_pairs
 from textlift.data.text_checks import label_numbers, two_labels
-from textlift.errors import CannotCreateError
+from textlift.errors import CannotCreateError, DataError
 
 LOG = "log"  # below the rows, where a reader of the folder looks for none
 LOG_COLUMNS = ("action", "reason", "split", "source", "row", "label", "text", "text_after")
@@ -43,7 +43,11 @@ def cleaned(dataset: Dataset) -> tuple[Dataset, list[Change]]:
 
     In order: debris that has a repair (see `KINDS`); rows without text or label; training rows whose text is in a later
     split, and validation rows whose text is in test; training rows of a text with two labels, all of them; repeats in
-    train after the first; rows of train or validation that are nearly one of a later split.
+    train after the first; rows of train or validation that are nearly one of a later split. A split of which no row is
+    left is left out.
+
+    Raises:
+        DataError: No training row is left.
     """
     changes: list[Change] = []
     splits = {split: _repaired(split, rows, changes) for split, rows in dataset.splits.items()}
@@ -61,6 +65,8 @@ def cleaned(dataset: Dataset) -> tuple[Dataset, list[Change]]:
         if not any(near.values()):
             break
         dataset = _without(dataset, near, "text is nearly one of a later split", changes=changes)
+    if "train" not in dataset.splits:
+        raise DataError(f"{dataset.name}: training rows must be left after cleaning; none are. Add rows.")
     return dataset, changes
 
 
@@ -109,7 +115,7 @@ def _without(dataset: Dataset, taken: dict[str, list[int]], reason: str, *, chan
         changes += [_change(split, rows, place, action="left out", reason=reason) for place in sorted(gone)]
         if gone:
             splits[split] = rows.take([place for place in range(len(rows)) if place not in gone])
-    return replace(dataset, splits=splits)
+    return replace(dataset, splits={split: rows for split, rows in splits.items() if len(rows)})
 
 
 def _change(split: str, rows: Rows, place: int, *, action: str, reason: str, after: str = "") -> Change:

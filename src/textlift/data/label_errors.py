@@ -66,11 +66,10 @@ def _finding(
     accuracy = float((kept.argmax(axis=1) == numbers).mean())
     doubt = f"{n_seen:,} labels of {split} have a probability of at most {limit or _DOUBTFUL:.2g}"
     if limit is not None:
-        found = f"{source} takes {len(chosen):,} labels for wrong: {doubt}, where {expected:,.0f} are to be expected."
+        wrong = f"about {n_seen - expected:,.0f} of them are wrong"
+        found = f"{doubt}, where {expected:,.0f} are to be expected: {wrong} ({len(chosen):,} listed, by {source})."
     else:
-        found = (
-            f"no sign of wrong labels: {doubt}, and {expected:,.0f} are to be expected; the least probable are listed."
-        )
+        found = f"no sign of wrong labels: {doubt}, {expected:,.0f} are to be expected; the least probable are listed."
     return rows_finding(
         "label_errors",
         "info" if limit is None else "warning",

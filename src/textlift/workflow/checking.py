@@ -175,7 +175,7 @@ def write_fixed(result: CheckResult, section: DataSection, output: Path) -> FixR
     again = section.model_copy(update={**names, **settled})
     copy = read_dataset(again)
     for split, rows in dataset.splits.items():
-        if len(rows) and (copy.splits[split].texts != rows.texts or copy.splits[split].labels != rows.labels):
+        if copy.splits[split].texts != rows.texts or copy.splits[split].labels != rows.labels:
             raise StorageError(f"{output}: the {split} rows must read back as they were written; they do not.")
     findings = write_listings(output / LOG, find_problems(copy, again))
     counts = Counter(f"{change.action}: {change.reason}" for change in changes)

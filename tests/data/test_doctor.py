@@ -81,3 +81,16 @@ def test_findings_of_rows_that_are_not_scored_do_not_stand_against_scores() -> N
     (of_train,) = found("duplicates", "duplicate_text")
     (of_test,) = found("leak", "leak_train_test")
     assert (of_train.against_scores, of_test.against_scores) == (False, True)
+
+
+def test_probabilities_that_promise_more_than_they_keep_are_not_trusted() -> None:
+    seen = evidence(SOUND["probe"].dataset, probabilities={"train": probabilities(SOUND["probe"].dataset, n_wrong=120)})
+    (finding,) = found_at("probe", seen)
+    assert (finding.code, finding.severity) == ("label_errors_not_sought", "info")
+    assert "do not hold there" in finding.message
+
+
+def test_candidates_are_those_of_confident_learning_where_it_is_installed() -> None:
+    pytest.importorskip("cleanlab")
+    (finding,) = found("label_errors", "label_errors")
+    assert "by confident learning (cleanlab)" in finding.message

@@ -11,19 +11,21 @@ import numpy as np
 import numpy.typing as npt
 
 from textlift.data.dataset import Dataset
-from textlift.data.findings import Finding, rows_finding
+from textlift.data.findings import Finding, percent, rows_finding
 
 Probabilities = npt.NDArray[np.floating]
 
 _LIMITS = np.geomspace(0.001, 0.2, 40)  # of a label's probability
 _EXCESS, _CERTAIN = 2.0, 3.0  # times as many labels as expected; standard errors above
 _DOUBTFUL = 0.05  # probability of a label up to which it is listed where nothing speaks for wrong ones
+_MISCALIBRATED = 0.1  # how far the share of right answers may lie below what the probabilities promise
 _LEAST_CLASS = 5  # rows of a class that is looked at
 
 
 def label_error_findings(dataset: Dataset, probabilities: Mapping[str, Probabilities]) -> list[Finding]:
     """Likely label errors of each split that probabilities are given of, most doubtful first.
 
+    Where nothing speaks for wrong labels, the least probable of train are listed as information, and of others none.
     Candidates are those of confident learning where the package cleanlab is installed (Northcutt, Jiang and Chuang
     2021), else all rows for which another class is more probable.
 
@@ -56,14 +58,21 @@ def _finding(
     present: npt.NDArray[np.int64],
 ) -> Finding | None:
     own = kept[np.arange(len(kept)), numbers]  # probability of the label of each row, (M,)
+    promised, accuracy = float(kept.max(axis=1).mean()), float((kept.argmax(axis=1) == numbers).mean())
+    if promised - accuracy > _MISCALIBRATED:
+        message = (
+            f"likely label errors of {split} were not looked for: the probe expects to be right in {percent(promised)} "
+            f"of its rows and is in {percent(accuracy)}, so its probabilities do not hold there."
+        )
+        details = {"promised": promised, "accuracy": accuracy}
+        return Finding("label_errors_not_sought", "info", message, split, 0, (), details, advice="Nothing was listed.")
     limit, n_seen, expected = _limit(kept, own)
     is_candidate, source = _candidates(kept, numbers)
     chosen = np.flatnonzero(is_candidate & (own <= (limit or _DOUBTFUL)))
-    if not len(chosen):
+    if not len(chosen) or (limit is None and split != "train"):
         return None
     chosen = chosen[np.argsort(own[chosen], kind="stable")]
     rows, likely = dataset.splits[split], kept[chosen].argmax(axis=1)
-    accuracy = float((kept.argmax(axis=1) == numbers).mean())
     doubt = f"{n_seen:,} labels of {split} have a probability of at most {limit or _DOUBTFUL:.2g}"
     if limit is not None:
         wrong = f"about {n_seen - expected:,.0f} of them are wrong"

@@ -1,7 +1,9 @@
 """Contracts over the table of checks: each finds what it is for, and nothing where nothing is."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from doctor_samples import FIRES, SOUND, evidence, probabilities, sound, sound_data
 
@@ -94,3 +96,14 @@ def test_candidates_are_those_of_confident_learning_where_it_is_installed() -> N
     pytest.importorskip("cleanlab")
     (finding,) = found("label_errors", "label_errors")
     assert "by confident learning (cleanlab)" in finding.message
+
+
+def test_labels_drawn_from_their_probabilities_are_seldom_taken_for_errors() -> None:
+    data, alarms = SOUND["probe"].dataset, 0
+    for seed in range(100):
+        given = np.random.default_rng(seed).dirichlet((0.3, 0.3), len(data.splits["train"]))
+        drawn = np.where(np.random.default_rng(seed + 1).random(len(given)) < given[:, 0], "a", "b")
+        splits = {**data.splits, "train": replace(data.splits["train"], labels=drawn.tolist())}
+        seen = evidence(replace(data, splits=splits), probabilities={"train": given})
+        alarms += any(finding.severity == "warning" for finding in found_at("probe", seen))
+    assert alarms <= 4

@@ -72,10 +72,19 @@ def test_the_gravest_comes_first_with_what_to_do() -> None:
             {"accuracy": 0.925, "accuracy_in_train": 0.267},
             "One rule that reads no word is right on 92.5 % of test, and on 26.7 % of train.",
         ),
-        ("label_errors", {"share": 0.02}, "10 labels of test (2.0 %) are likely wrong."),
+        (
+            "label_errors",
+            {"share": 0.02, "seen": 12, "expected": 4.3},
+            "About 8 labels of test are likely wrong; 10 are listed.",
+        ),
         ("leak_train_test", {}, "what leak_train_test says."),
         ("class_in_one_split", {}, "what class_in_one_split says."),
     ],
 )
 def test_each_finding_is_told_in_one_sentence(code: str, details: dict[str, float], sentence: str) -> None:
     assert soundness([record(code, **details)])["against"][0]["sentence"] == sentence
+
+
+def test_validation_rows_that_serve_as_test_are_called_test() -> None:
+    leak = {**record("leak_train_validation", share=0.165, other_label=10), "split": "validation"}
+    assert soundness([leak])["against"][0]["sentence"].startswith("16.5 % of the test rows are also in train, all")

@@ -84,7 +84,7 @@ def _finding(
         "info" if limit is None else "warning",
         (split, rows, looked[chosen].tolist()),
         found=found,
-        advice="",
+        advice="Read the rows, most doubtful first, and correct what is wrong at its source.",
         details={"share": len(chosen) / len(rows), "accuracy": accuracy, "seen": n_seen, "expected": expected},
         columns={
             "likely_label": [dataset.label_names[present[label]] for label in likely.tolist()],

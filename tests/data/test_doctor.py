@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,12 @@ def found(name: str, code: str) -> list[Finding]:
 
 def test_every_check_of_the_table_has_an_example() -> None:
     assert set(FIRES) == set(BY_NAME)
+
+
+def test_every_finding_stands_in_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data-doctor.md").read_text(encoding="utf-8")
+    codes = [code.replace("_train_test", "_A_B").removesuffix("_train") for _, code in CASES]
+    assert [code for code in codes if f"`{code}" not in page] == []
 
 
 @pytest.mark.parametrize(("name", "code"), CASES)

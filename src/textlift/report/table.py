@@ -130,7 +130,21 @@ def _markdown_rows(headings: Sequence[str], rows: Iterable[Sequence[str]], *, n_
 def doubts(results: Results) -> list[str]:
     """What stands against trusting the scores, a summary first; empty for results that do not say."""
     told = results.get("soundness")
-    return [] if told is None else [told["summary"], *(one["sentence"] for one in told["against"])]
+    if told is None:
+        return []
+    without = leakless(results)
+    return [told["summary"], *(one["sentence"] for one in told["against"]), *([without] if without else [])]
+
+
+def leakless(results: Results) -> str | None:
+    """What the accuracy of the variant of the report is on the test rows that are in no earlier split."""
+    kept = results.get("without_leaks")
+    best = headline(results)
+    if not kept or best not in kept["accuracy"]:
+        return None
+    before = percent(results["variants"][best]["test"]["accuracy"])
+    after = percent(kept["accuracy"][best])
+    return f"Without the {whole(kept['left_out'])} test rows that leaked, {best} is right on {after}, not {before}."
 
 
 def markdown_table(results: Results) -> str:

@@ -210,21 +210,6 @@ def test_resume_refuses_another_recipe(finished: Path, data_file: Path, command:
     assert RunDirectory(finished).read("run.json")["status"] == "complete"
 
 
-def test_check_tells_what_is_in_a_file(data_file: Path, command: Command) -> None:
-    told = json.loads(command("check", data_file, "--json").out)
-    assert sum(told["rows"].values()) == 120
-    assert set(told["labels"]["train"]) == set(SUBJECTS)
-
-
-def test_check_ends_with_65_on_errors_and_lists_conflicts(command: Command, tmp_path: Path) -> None:
-    path = tmp_path / "rows.csv"
-    path.write_text(rows(20) + "the same,sea\nthe same,sky\n,sky\n", encoding="utf-8")
-    ended = command("check", path, "--output", tmp_path / "checked")
-    assert ended.code == 65
-    assert "error: rows.csv:23: text is empty" in ended.out
-    assert len((tmp_path / "checked" / "conflicts.csv").read_text().splitlines()) == 3
-
-
 def test_recipes_are_listed_with_what_they_are(command: Command) -> None:
     out = command("recipes").out
     names = ["demo", "emotion", "financial-news-topic", "hate-speech", "imdb", "sst2"]

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from textlift.api import check, compare, evaluate, export, load, run
+    from textlift.api import check, compare, evaluate, export, fix, load, run
     from textlift.errors import TextliftError
     from textlift.estimator import TextClassifier
 
@@ -24,11 +24,23 @@ _HOMES = {
     "compare": "textlift.api",
     "evaluate": "textlift.api",
     "export": "textlift.api",
+    "fix": "textlift.api",
     "load": "textlift.api",
     "run": "textlift.api",
 }
 
-__all__ = ["TextClassifier", "TextliftError", "__version__", "check", "compare", "evaluate", "export", "load", "run"]
+__all__ = [
+    "TextClassifier",
+    "TextliftError",
+    "__version__",
+    "check",
+    "compare",
+    "evaluate",
+    "export",
+    "fix",
+    "load",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,11 +6,12 @@ from typing import Any
 
 from textlift.inference import Predictor
 from textlift.progress import Progress
-from textlift.recipe import DataSection
+from textlift.recipe import DataSection, Recipe
 from textlift.workflow import verbs
+from textlift.workflow.checking import CheckResult, FixResult, check_rows, write_check, write_fixed
 from textlift.workflow.main_job import RunResult, run_recipe
 from textlift.workflow.planning import Request, resolve
-from textlift.workflow.verbs import CheckResult, Comparison
+from textlift.workflow.verbs import Comparison
 
 
 def run(
@@ -112,12 +113,71 @@ def export(
 
 
 def check(
-    source: str | Path, *, test: str | Path | None = None, settings: Mapping[str, Any] | None = None
+    source: str | Path,
+    *,
+    validation: str | Path | None = None,
+    test: str | Path | None = None,
+    model: str | None = None,
+    output: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> CheckResult:
     """What is in labelled rows and what is wrong with them: `textlift check`.
+
+    Args:
+        source: Data file, folder, Hub data set, or recipe.
+        validation: File of the validation rows.
+        test: File of the test rows.
+        model: Base model whose frozen features are looked at too, as for likely label errors; takes a pass over all
+            rows.
+        output: Folder for checks.json and the rows of every finding.
+        settings: Recipe values by dotted key: {"data.drop_empty": True}.
 
     Raises:
         TextliftError: See `textlift.errors`.
     """
-    request = Request(str(source), test=None if test is None else str(test), values=settings or {})
-    return verbs.check_rows(resolve(request), Progress(silent=True))
+    recipe = _checked(source, validation=validation, test=test, model=model, settings=settings)
+    result = check_rows(recipe, Progress(silent=True), with_model=model is not None)
+    return result if output is None else write_check(result, Path(output))
+
+
+def fix(
+    source: str | Path,
+    output: str | Path,
+    *,
+    validation: str | Path | None = None,
+    test: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> FixResult:
+    """A cleaned copy of labelled rows with a log of every change: `textlift check --fix`. The rows stay as they are.
+
+    Args:
+        source: As `check`.
+        output: New or empty folder for train.csv, validation.csv, test.csv and log/.
+        validation: File of the validation rows.
+        test: File of the test rows.
+        settings: As `check`.
+
+    Raises:
+        TextliftError: See `textlift.errors`.
+    """
+    recipe = _checked(source, validation=validation, test=test, model=None, settings=settings)
+    return write_fixed(check_rows(recipe, Progress(silent=True)), recipe.data, Path(output))
+
+
+def _checked(
+    source: str | Path,
+    *,
+    validation: str | Path | None,
+    test: str | Path | None,
+    model: str | None,
+    settings: Mapping[str, Any] | None,
+) -> Recipe:
+    return resolve(
+        Request(
+            str(source),
+            validation=None if validation is None else str(validation),
+            test=None if test is None else str(test),
+            model=model,
+            values=settings or {},
+        )
+    )

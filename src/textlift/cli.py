@@ -19,12 +19,14 @@ import typer
 from textlift.cli_options import (
     AllowConflicts,
     AllowLeak,
+    CheckModel,
     Data,
     Delimiter,
     Device,
     DropEmpty,
     Encoding,
     Fast,
+    Fix,
     Json,
     LabelColumn,
     Limit,
@@ -172,7 +174,7 @@ def check(
     text: TextColumn = None,
     label: LabelColumn = None,
     split_column: SplitColumn = None,
-    model: Model = None,
+    model: CheckModel = None,
     limit: Limit = None,
     drop_empty: DropEmpty = False,
     allow_leak: AllowLeak = False,
@@ -180,14 +182,15 @@ def check(
     min_per_class: MinPerClass = None,
     delimiter: Delimiter = None,
     encoding: Encoding = None,
-    output: Annotated[Path | None, typer.Option(help="Folder for checks.json and conflicts.csv.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for checks.json and the rows of every finding.")] = None,
+    fix: Fix = None,
     as_json: Json = False,
 ) -> None:
     """Tell what is in labelled rows and what is wrong with them; exit code 65 on errors."""
     from textlift.errors import DataError
     from textlift.progress import Progress
+    from textlift.workflow.checking import check_rows, write_check, write_fixed
     from textlift.workflow.planning import Request, resolve
-    from textlift.workflow.verbs import check_rows, write_check
 
     values = _data_values(
         text=text,
@@ -202,14 +205,12 @@ def check(
         encoding=encoding,
     )
     request = Request(target, data=_paths(data), validation=validation, test=test, model=model, values=values)
-    result = check_rows(resolve(request), Progress())
-    if output is not None:
-        write_check(result, output)
-    if as_json:
-        print_json(result.to_dict())
-    else:
-        print_check(result.to_dict())
-    if result.has_errors:
+    recipe = resolve(request)
+    found = check_rows(recipe, Progress(), with_model=model is not None)
+    result = found if output is None else write_check(found, output)
+    fixed = None if fix is None else write_fixed(result, recipe.data, fix)
+    (print_json if as_json else print_check)(result.to_dict() | ({"fixed": fixed.to_dict()} if fixed else {}))
+    if (fixed or result).has_errors:
         raise typer.Exit(DataError.exit_code)
 
 

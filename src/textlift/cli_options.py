@@ -1,5 +1,6 @@
 """Options that several commands share, each with its type and help."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +14,11 @@ Encoding = Annotated[str | None, typer.Option(help="Encoding of CSV and JSON fil
 Model = Annotated[str | None, typer.Option(help="Base model: Hub name, folder, or 'embedded' (all-MiniLM-L6-v2).")]
 Fast = Annotated[bool, typer.Option("--fast", help="Train on bf16 products where the processor has them.")]
 Limit = Annotated[int | None, typer.Option(help="At most this many rows of each split, stratified and seeded.")]
+CheckModel = Annotated[
+    str | None,
+    typer.Option("--model", help="Base model: counts its tokens, and looks for label errors by its features."),
+]
+Fix = Annotated[Path | None, typer.Option(help="Folder for a cleaned copy with a log of every change.")]
 Seed = Annotated[int | None, typer.Option(help="Every draw comes from this number; 0 when not given.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change one value: method.rank=16. Repeatable.")]
 SplitColumn = Annotated[str | None, typer.Option(help="Column that says train, validation or test.")]

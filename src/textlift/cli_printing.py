@@ -26,13 +26,34 @@ def print_json(value: Any) -> None:
 
 
 def print_check(result: dict[str, Any]) -> None:
-    """What `textlift check` found."""
+    """What `textlift check` found; each finding with why it matters and where its rows stand."""
     lines = [f"{visible(result['name'])}: text in {result['text_column']!r}, label in {result['label_column']!r}"]
     lines += [f"  {reason}" for reason in result["reasons"]]
     for split, labels in result["labels"].items():
         shown = ", ".join(f"{visible(name)} {count:,}" for name, count in list(labels.items())[:12])
         more = f", and {len(labels) - 12} more" if len(labels) > 12 else ""
         lines.append(f"{split}: {result['rows'][split]:,} rows: {shown}{more}")
-    lines += [f"{one['severity']}: {' '.join(one['message'].split())}" for one in result["checks"]]
+    for one in result["checks"]:
+        lines.append(f"{one['severity']}: {' '.join(one['message'].split())}")
+        lines += [f"  why: {one['why']}"] if one["why"] else []
+        lines += [f"  to do: {one['advice']}"] if one["advice"] and one["advice"] not in one["message"] else []
+        lines += [f"  rows: {one['file']}"] if one["file"] else []
     lines += [] if result["checks"] else ["Nothing was found."]
+    lines += ["--output DIR lists the rows of each finding."] if _has_unlisted_rows(result) else []
+    lines += _fixed_lines(result["fixed"]) if "fixed" in result else []
     print_line("\n".join(lines))
+
+
+def _fixed_lines(fixed: dict[str, Any]) -> list[str]:
+    """What `textlift check --fix` changed in its copy."""
+    rows = ", ".join(f"{split} {count:,}" for split, count in fixed["rows"].items())
+    lines = ["", f"cleaned copy in {fixed['folder']}: {rows} rows; log/changes.csv tells every change"]
+    lines += [f"  {count:,} rows {what}" for what, count in fixed["changes"].items()]
+    left = [one for one in fixed["checks"] if one["severity"] != "info"]
+    lines.append(f"checked again: {len(left)} findings are left" if left else "checked again: nothing is left")
+    lines += [f"  {one['severity']}: {' '.join(one['message'].split())}" for one in left]
+    return lines
+
+
+def _has_unlisted_rows(result: dict[str, Any]) -> bool:
+    return any(one["rows"] and not one["file"] for one in result["checks"])

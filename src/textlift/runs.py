@@ -5,7 +5,8 @@
       recipe.yaml       the resolved recipe; `textlift run RUN/recipe.yaml` does it again
       data.json         columns, reasons, label names, fingerprints of the files
       splits.csv        split, file and row number of every row
-      checks.json       what the checks found; conflicts.csv where texts carry two labels
+      checks.json       what the checks found; conflicts.csv where texts carry two labels; findings/ with all rows of
+                        each finding; probe-checks.json those that looked at frozen features
       results.json      everything measured; results.md and report.html show it
       variants/NAME/    metrics.json, predictions.jsonl, history.jsonl, adapter/ or model/, checkpoints/ while training
 

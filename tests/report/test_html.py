@@ -4,6 +4,7 @@ import pytest
 from pages import Structure
 from sample import make_histories, make_results, with_foreign_text
 
+from textlift.evaluation.soundness import soundness
 from textlift.report.html import render_comparison_html, render_html
 from textlift.report.wording import MISSING
 
@@ -107,6 +108,34 @@ def test_errors_of_the_checks_come_first_and_are_named_in_words() -> None:
     text = Structure(render_html(make_results(), {})).text
     found = text[text.index("What the checks found") :]
     assert found.index("error") < found.index("warning") < found.index("info")
+
+
+def test_the_first_page_says_what_stands_against_the_figures_and_what_to_do() -> None:
+    page = render_html(make_results(), {})
+    header = words(page[: page.index("<nav")])
+    assert "What stands against these figures One thing stands against these scores, each of little weight." in header
+    assert "0.5 % of the test rows are also in train, 3 of them with another label." in header
+    assert "What to do next Take them out." in header
+    assert "Without the 11 test rows that leaked, lora is right on 90.0 %, not 9" in header
+
+
+def test_a_sound_run_is_said_to_be_one_and_to_be_ready() -> None:
+    page = render_html({**make_results(), "soundness": soundness([])}, {})
+    header = words(page[: page.index("<nav")])
+    assert "nothing that stands against these scores" in header
+    assert "Use the model: textlift predict RUN/lora texts.csv" in header
+
+
+def test_results_of_an_older_version_say_nothing_of_soundness() -> None:
+    results = make_results()
+    del results["soundness"]
+    assert "stands against these figures" not in render_html(results, {})
+
+
+def test_a_finding_is_shown_with_why_it_matters_and_where_its_rows_stand() -> None:
+    found = words(render_html(make_results(), {}))
+    assert "Memory is no skill. Take them out." in found
+    assert "all in findings/leak_train_test.csv" in found
 
 
 def test_wrong_example_names_both_labels_and_its_place() -> None:

@@ -61,13 +61,28 @@ def test_terminal_lines_are_printable_and_at_most_100_columns(name: str) -> None
 
 
 def test_terminal_columns_are_aligned() -> None:
-    heading, rule, *rows = text_table(make_results()).splitlines()[3:]
+    table = text_table(make_results())
+    heading, rule, *rows = table[table.index("\n\n") + 2 :].splitlines()[1:]
     assert {len(line) for line in (heading, rule, *rows)} == {len(rule)}
 
 
 def test_terminal_table_of_one_variant_has_one_row() -> None:
-    results = make_results(variants=0)
-    assert len(text_table(results).splitlines()) == 6
+    table = text_table(make_results(variants=0))
+    assert len(table[table.index("\n\n") + 2 :].splitlines()) == 4
+
+
+def test_what_stands_against_the_scores_follows_the_verdict() -> None:
+    lines = text_table(make_results()).splitlines()
+    assert lines[1].startswith("One thing stands against these scores")
+    assert lines[2].startswith("- 0.5 % of the test rows are also in train")
+    assert "**Data:** One thing stands against these scores" in markdown_table(make_results())
+
+
+def test_results_of_an_older_version_have_no_line_on_the_data() -> None:
+    results = make_results()
+    del results["soundness"]
+    assert text_table(results).splitlines()[1] == ""
+    assert "**Data:**" not in markdown_table(results)
 
 
 def test_report_is_about_the_variant_of_the_examples() -> None:

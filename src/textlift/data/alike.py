@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 _LINK = re.compile(r"(?:https?://|www\.|\b(?:t\.co|pic\.twitter\.com|bit\.ly)/)\S*", re.IGNORECASE)
+_MENTION = re.compile(r"(?<!\w)@\w+")
+_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 # White space, control characters, and what takes no room: soft hyphen, zero-width and direction marks, fillers.
 _INVISIBLE = re.compile(
     r"[\s\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202f"
@@ -25,6 +27,14 @@ def normalised(text: str) -> str:
     if "://" in folded or "www." in folded or ".co" in folded or "bit.ly" in folded:
         return " ".join(_LINK.sub(" ", folded).split()) or folded.strip()
     return " ".join(folded.split())
+
+
+def template(text: str) -> str:
+    """The normalised text with mentions aside too and every number as 0: what messages of one form share."""
+    folded = normalised(text)
+    if "@" in folded:
+        folded = _MENTION.sub(" ", folded)
+    return _NUMBER.sub("0", folded)
 
 
 def group_alike(texts: Iterable[str]) -> npt.NDArray[np.int64]:

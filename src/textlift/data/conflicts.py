@@ -1,17 +1,13 @@
 """Rows of the same text with two labels, as a table for people."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
 
 from textlift.data.dataset import Dataset
+from textlift.data.listing import COLUMNS, write_table
 from textlift.data.splits import without_empty
 from textlift.data.text_checks import label_numbers, two_labels
-from textlift.errors import CannotCreateError
-from textlift.escaping import csv_cell
-
-COLUMNS = ("split", "source", "row", "label", "text")
 
 
 def conflict_rows(dataset: Dataset) -> list[dict[str, str | int]]:
@@ -43,15 +39,5 @@ def write_conflicts(path: Path, dataset: Dataset) -> int:
     rows = conflict_rows(dataset)
     if not rows:
         return 0
-    try:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            # Python before 3.13 leaves a lone carriage return unquoted where it is not the line terminator.
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-            writer.writeheader()
-            writer.writerows(
-                {key: csv_cell(value) if isinstance(value, str) else value for key, value in row.items()}
-                for row in rows
-            )
-    except OSError as error:
-        raise CannotCreateError(f"{path}: must be writable; {error.strerror}.") from error
+    write_table(path, COLUMNS, rows)
     return len(rows)

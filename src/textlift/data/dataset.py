@@ -3,8 +3,9 @@
 Knows nothing of files, tokens or models.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -50,6 +51,9 @@ class Dataset:
     label_column: str
     reasons: tuple[str, ...]  # how columns, splits and names were found, one sentence each
     fingerprints: dict[str, dict[str, str | int]]  # file name -> sha256, bytes, rows (and commit, for the Hub)
+    beside: Mapping[str, Counter[tuple[str, str]]] = field(
+        default_factory=dict
+    )  # other column -> (value, label) -> rows
     prepared: bool = False  # whether these are the splits that training, steering and the last test use
 
     def label_ids(self, split: str) -> npt.NDArray[np.int64]:

@@ -5,9 +5,8 @@ from collections import Counter
 
 from textlift.data.alike import is_blank
 from textlift.data.dataset import Dataset
-from textlift.data.findings import Finding
+from textlift.data.findings import Finding, rows_finding
 from textlift.data.problems import listed, quoted
-from textlift.data.text_checks import at_rows
 from textlift.recipe import DataSection
 
 _RARE = 10  # rows of a class in train below which little can be learnt of it
@@ -51,8 +50,7 @@ def unseen_findings(dataset: Dataset) -> list[Finding]:
         if places:
             found = f"labels of {split} must be in train too; found {listed(sorted(unseen), 8)}."
             advice = "Correct the labels, add training rows, or take the rows out."
-            message, numbers = at_rows(rows, places, found=found, advice=advice)
-            findings.append(Finding("unseen_label", "error", message, split, len(places), numbers))
+            findings.append(rows_finding("unseen_label", "error", (split, rows, places), found=found, advice=advice))
     return findings
 
 

@@ -1,22 +1,25 @@
-"""Rows of a later split whose text is nearly, but not exactly, one of an earlier split."""
+"""Rows whose text is nearly, but not exactly, one of an earlier split or an earlier row of their own.
+
+Mentions and links are set aside and every number counts as one and the same, so that messages of one form are found.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from textlift.data.alike import normalised
+from textlift.data.alike import template
 from textlift.data.dataset import Dataset
-from textlift.data.findings import Finding
-from textlift.data.text_checks import at_rows, percent
+from textlift.data.findings import Finding, Severity, partner_columns, percent, rows_finding
 
 _WORD = re.compile(r"\w+")
-_MIN_WORDS = 5  # shorter texts share most of their words by chance
+_MIN_WORDS = 5  # numbers aside; shorter texts share most of their words by chance
 _LIKENESS = 0.8  # Jaccard index of the word pairs from which on two texts are nearly the same
 _BANDS, _ROWS = 8, 4  # finds a pair of likeness 0.8 with probability 0.985, one of 0.5 with 0.40
 _MOST_CHARACTERS = 150_000_000  # beyond it the check would take minutes
+_MANY = 0.01  # share of a split that repeats itself from which on that is a warning
 _CHUNK = 4096  # texts hashed at once
 
 Signatures = npt.NDArray[np.uint32]  # (N, bands * rows)
@@ -24,9 +27,10 @@ _TOO_SHORT = np.iinfo(np.uint32).max
 
 
 def near_findings(dataset: Dataset) -> list[Finding]:
-    """Near duplicates between splits, counted by MinHash and confirmed pair by pair.
+    """Near duplicates between and within splits, found by MinHash and confirmed pair by pair.
 
-    Of a prepared data set only splits that were cut from one file are compared: the others were before.
+    Of a prepared data set only splits that were cut from one file are compared, and none with itself: the others were
+    before.
 
     Source: Broder (1997), On the resemblance and containment of documents; Leskovec, Rajaraman and Ullman (2014),
     Mining of Massive Datasets, section 3.4 (bands).
@@ -37,10 +41,11 @@ def near_findings(dataset: Dataset) -> list[Finding]:
         for earlier, later in (("train", "test"), ("train", "validation"), ("validation", "test"))
         if earlier in files and later in files and not (dataset.prepared and files[earlier].isdisjoint(files[later]))
     ]
+    pairs += [] if dataset.prepared else [(split, split) for split in files]
     needed = sorted({split for pair in pairs for split in pair}, key=list(files).index)
     size = sum(len(text) for split in needed for text in dataset.splits[split].texts)
     if size > _MOST_CHARACTERS:
-        message = f"near duplicates between splits were not counted: {size:,} characters are too many for this check."
+        message = f"near duplicates were not counted: {size:,} characters are too many for this check."
         return [Finding("near_duplicates_not_counted", "info", message)]
     words: dict[str, int] = {}
     signatures = {split: _signatures(dataset.splits[split].texts, words) for split in needed}
@@ -48,36 +53,68 @@ def near_findings(dataset: Dataset) -> list[Finding]:
     return [finding for finding in found if finding is not None]
 
 
+def near_pairs(dataset: Dataset, earlier: str, later: str) -> dict[int, int]:
+    """Rows of a later split whose text is nearly one of an earlier split, each with that row; none of large sets."""
+    if sum(len(text) for split in (earlier, later) for text in dataset.splits[split].texts) > _MOST_CHARACTERS:
+        return {}
+    words: dict[str, int] = {}
+    signatures = {split: _signatures(dataset.splits[split].texts, words) for split in (earlier, later)}
+    return _pairs(dataset, signatures, earlier=earlier, later=later)
+
+
+def _pairs(dataset: Dataset, signatures: dict[str, Signatures], *, earlier: str, later: str) -> dict[int, int]:
+    first, second = dataset.splits[earlier], dataset.splits[later]
+    own, other = dataset.text_groups[later], dataset.text_groups[earlier]
+    exact = np.zeros(len(own), dtype=bool) if earlier == later else np.isin(own, other)
+    near: dict[int, int] = {}
+    for place, partner in _candidates(signatures[earlier], signatures[later], is_within=earlier == later):
+        is_new = place not in near and not exact[place] and own[place] != other[partner]
+        if is_new and _likeness(second.texts[place], first.texts[partner]) >= _LIKENESS:
+            near[place] = partner
+    return near
+
+
 def _compare(dataset: Dataset, signatures: dict[str, Signatures], *, earlier: str, later: str) -> Finding | None:
     first, second = dataset.splits[earlier], dataset.splits[later]
-    exact = np.isin(dataset.text_groups[later], dataset.text_groups[earlier])
-    near: set[int] = set()
-    for band in range(_BANDS):
-        columns = slice(band * _ROWS, (band + 1) * _ROWS)
-        for place, partner in _same_bucket(signatures[earlier][:, columns], signatures[later][:, columns]):
-            if place in near or exact[place]:
-                continue
-            agreement = np.mean(signatures[later][place] == signatures[earlier][partner])
-            if agreement > _LIKENESS - 0.25 and _likeness(second.texts[place], first.texts[partner]) >= _LIKENESS:
-                near.add(place)
+    near = _pairs(dataset, signatures, earlier=earlier, later=later)
     if not near:
         return None
+    places = sorted(near)
+    partners = [near[place] for place in places]
+    same = sum(second.labels[place] == first.labels[near[place]] for place in places)
     share = len(near) / len(second)
-    likeness = f"{100 * _LIKENESS:.0f} % of word pairs or more"
-    found = f"the text is nearly one of {earlier} ({likeness}), in {percent(share)} of {later}."
-    message, numbers = at_rows(second, sorted(near), found=found, advice="Scores may be flattered by them.")
-    return Finding(
-        f"near_duplicates_{earlier}_{later}", "warning", message, later, len(near), numbers, {"share": share}
+    whose = f"an earlier one of {later}" if earlier == later else f"one of {earlier}"
+    found = (
+        f"the text is nearly {whose} ({100 * _LIKENESS:.0f} % of word pairs or more; links, mentions and numbers "
+        f"aside), in {percent(share)} of {later}, {same:,} with the same label and {len(near) - same:,} with another."
+    )
+    why = "Rows that say the same thing again weigh more than once and are less evidence than their number says."
+    severity: Severity = "info" if earlier == later and share < _MANY else "warning"
+    return rows_finding(
+        f"near_duplicates_{later}" if earlier == later else f"near_duplicates_{earlier}_{later}",
+        severity,
+        (later, second, places),
+        found=found,
+        advice="Nothing was taken out." if earlier == later else "Scores may be flattered by them.",
+        why=why if earlier == later else "",
+        details={"same_label": same, "other_label": len(near) - same, "share": share},
+        columns=partner_columns(first, partners),
     )
 
 
-def _same_bucket(earlier: Signatures, later: Signatures) -> list[tuple[int, int]]:
-    """Rows of later with the first row of earlier that agrees in a whole band; texts of few words agree with none."""
-    keys, partners = np.unique(_mixed(earlier), return_index=True)
-    wanted = _mixed(later)
-    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    hits = np.flatnonzero((keys[at] == wanted) & (later[:, 0] != _TOO_SHORT))
-    return list(zip(hits.tolist(), partners[at[hits]].tolist(), strict=True))
+def _candidates(earlier: Signatures, later: Signatures, *, is_within: bool) -> Iterator[tuple[int, int]]:
+    """Pairs of rows that agree in a whole band, the first row of earlier for each; short texts agree with none."""
+    for band in range(_BANDS):
+        columns = slice(band * _ROWS, (band + 1) * _ROWS)
+        keys, partners = np.unique(_mixed(earlier[:, columns]), return_index=True)
+        wanted = _mixed(later[:, columns])
+        at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        hits = np.flatnonzero((keys[at] == wanted) & (later[:, 0] != _TOO_SHORT))
+        if is_within:
+            hits = hits[partners[at[hits]] < hits]
+        matched = partners[at[hits]]
+        is_likely = (later[hits] == earlier[matched]).mean(axis=1) > _LIKENESS - 0.25
+        yield from zip(hits[is_likely].tolist(), matched[is_likely].tolist(), strict=True)
 
 
 def _mixed(band: Signatures) -> npt.NDArray[np.uint64]:
@@ -94,8 +131,8 @@ def _signatures(texts: Sequence[str], words: dict[str, int]) -> Signatures:
     for start in range(0, len(texts), _CHUNK):
         numbers, rows, lengths = [], [], []
         for row, text in enumerate(texts[start : start + _CHUNK], start=start):
-            found = _WORD.findall(normalised(text))
-            if len(found) >= _MIN_WORDS:
+            found = _WORD.findall(template(text))
+            if len(found) - found.count("0") >= _MIN_WORDS:
                 numbers += [words.setdefault(word, len(words)) for word in found]
                 rows.append(row)
                 lengths.append(len(found))
@@ -126,6 +163,6 @@ def _scatter(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 def _likeness(first: str, second: str) -> float:
-    a, b = (_WORD.findall(normalised(text)) for text in (first, second))
+    a, b = (_WORD.findall(template(text)) for text in (first, second))
     pairs_a, pairs_b = set(pairwise(a)), set(pairwise(b))
     return len(pairs_a & pairs_b) / max(1, len(pairs_a | pairs_b))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from textlift.data.beside import MOST_BYTES, Beside, count_beside
 from textlift.data.columns import ColumnChoice
 from textlift.data.dataset import Dataset, Rows
 from textlift.data.files import changed, file_state, fingerprint, read_table
@@ -56,6 +57,7 @@ def read_dataset(section: DataSection, *, progress: Progress | None = None) -> D
         label_column=choice.label,
         reasons=tuple(reasons),
         fingerprints=reader.fingerprints,
+        beside={column: counts for column, counts in reader.beside.items() if counts},
     )
 
 
@@ -71,6 +73,7 @@ class _Reader:
         self.split_cells: list[str] = []
         self.fingerprints: dict[str, dict[str, str | int]] = {}
         self.class_names: dict[str, tuple[str, ...]] = {}
+        self.beside: Beside = {}
         self.choice = ColumnChoice(section, one_file=len(files) == 1)
         self._section = section
         self._commit = source.commit
@@ -127,6 +130,9 @@ class _Reader:
         rows.labels.extend(shared.setdefault(label, label) for label in labels)
         rows.row_numbers.extend(table.row_numbers)
         rows.sources.extend([file.name] * len(texts))
+        used = {self.choice.text, self.choice.label, self.choice.split or self.choice.label}
+        if not self.problems and set(table.names) - used and _size(file) <= MOST_BYTES:
+            count_beside(file, self._section, used=used, labels=labels, into=self.beside)
         if not self.problems:
             commit = {"commit": self._commit} if self._commit else {}
             record = fingerprint(file.path)

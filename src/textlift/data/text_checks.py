@@ -7,20 +7,10 @@ import numpy.typing as npt
 
 from textlift.data.alike import is_blank
 from textlift.data.dataset import Dataset, Rows
-from textlift.data.findings import Finding, Severity
-from textlift.data.problems import located
+from textlift.data.findings import Finding, Severity, partner_columns, percent, rows_finding
 from textlift.recipe import DataSection
 
-_MOST_ROWS = 20
 _MOST_CONFLICTS = 0.05  # share of texts with two labels from which on the labels cannot be trusted
-
-
-def at_rows(rows: Rows, places: Sequence[int], *, found: str, advice: str) -> tuple[str, tuple[int, ...]]:
-    """The message of a finding at these places of a split, and the numbers of its first rows."""
-    first = rows.sources[places[0]]
-    numbers = tuple(rows.row_numbers[place] for place in places[:_MOST_ROWS])
-    here = [rows.row_numbers[place] for place in places[:_MOST_ROWS] if rows.sources[place] == first]
-    return located(first, found, advice, rows=here, count=len(places)), numbers
 
 
 def empty_findings(splits: Mapping[str, Rows], section: DataSection) -> list[Finding]:
@@ -32,13 +22,15 @@ def empty_findings(splits: Mapping[str, Rows], section: DataSection) -> list[Fin
         labels = [place for place, label in enumerate(rows.labels) if label in blank] if blank else []
         if texts:
             advice = "They are left out." if section.drop_empty else "Fill the texts in, or pass --drop-empty."
-            message, numbers = at_rows(rows, texts, found="text is empty.", advice=advice)
             severity: Severity = "warning" if section.drop_empty else "error"
-            findings.append(Finding("empty_text", severity, message, split, len(texts), numbers))
+            findings.append(
+                rows_finding("empty_text", severity, (split, rows, texts), found="text is empty.", advice=advice)
+            )
         if labels:
             advice = "Fill the labels in, or take the rows out."
-            message, numbers = at_rows(rows, labels, found="label is empty.", advice=advice)
-            findings.append(Finding("empty_label", "error", message, split, len(labels), numbers))
+            findings.append(
+                rows_finding("empty_label", "error", (split, rows, labels), found="label is empty.", advice=advice)
+            )
     return findings
 
 
@@ -46,15 +38,27 @@ def duplicate_findings(dataset: Dataset) -> list[Finding]:
     """Rows that repeat an earlier text of their split (case, white space and links aside)."""
     findings = []
     for split, groups in dataset.text_groups.items():
-        first = np.unique(groups, return_index=True)[1]
+        rows = dataset.splits[split]
+        _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
         again = np.ones(len(groups), dtype=bool)
         again[first] = False
         places = np.flatnonzero(again).tolist()
         if places:
             found = f"the text repeats an earlier one of {split} (case, white space and links aside)."
             advice = "Repeats weigh more than once; nothing was taken out."
-            message, numbers = at_rows(dataset.splits[split], places, found=found, advice=advice)
-            findings.append(Finding("duplicate_text", "warning", message, split, len(places), numbers))
+            columns = partner_columns(rows, first[inverse[places]].tolist())
+            where = (split, rows, places)
+            findings.append(
+                rows_finding(
+                    "duplicate_text",
+                    "warning",
+                    where,
+                    found=found,
+                    advice=advice,
+                    details={"share": len(places) / len(rows)},
+                    columns=columns,
+                )
+            )
     return findings
 
 
@@ -75,9 +79,11 @@ def conflict_findings(dataset: Dataset, section: DataSection) -> list[Finding]:
         if too_many and not section.allow_conflicts:
             advice = "Settle the labels, or pass --allow-conflicts (--set data.allow_conflicts=true)."
         severity: Severity = "error" if too_many and not section.allow_conflicts else "warning"
-        message, numbers = at_rows(rows, places, found=found, advice=advice)
         details = {"texts": n_texts, "share": share}
-        findings.append(Finding("conflicting_labels", severity, message, split, len(places), numbers, details))
+        where = (split, rows, places)
+        findings.append(
+            rows_finding("conflicting_labels", severity, where, found=found, advice=advice, details=details)
+        )
     return findings
 
 
@@ -111,12 +117,20 @@ def _leak(dataset: Dataset, section: DataSection, *, earlier: str, later: str) -
     advice = (
         "Scores are flattered by them." if section.allow_leak else f"Take them out of {earlier}, or pass --allow-leak."
     )
-    first = rows.sources[places[0]]
-    here = tuple(rows.row_numbers[place] for place in places[:_MOST_ROWS])
-    message = located(first, found, advice, rows=here)
     details = {"same_label": same, "other_label": other, "share": share}
     severity: Severity = "warning" if section.allow_leak else "error"
-    return Finding(f"leak_{earlier}_{later}", severity, message, later, len(places), here, details)
+    values, first = np.unique(groups[earlier], return_index=True)
+    partners = first[np.searchsorted(values, groups[later][places])].tolist()
+    return rows_finding(
+        f"leak_{earlier}_{later}",
+        severity,
+        (later, rows, places),
+        found=found,
+        advice=advice,
+        details=details,
+        columns=partner_columns(dataset.splits[earlier], partners),
+        tells_count=True,
+    )
 
 
 def grouping_findings(dataset: Dataset) -> list[Finding]:
@@ -155,8 +169,3 @@ def label_numbers(labels: Sequence[str]) -> npt.NDArray[np.int64]:
     """A number for each label as written, shape (N,)."""
     numbers: dict[str, int] = {}
     return np.fromiter((numbers.setdefault(label, len(numbers)) for label in labels), dtype=np.int64, count=len(labels))
-
-
-def percent(share: float) -> str:
-    """A share as a percentage that is never shown as none: "0.6 %", "< 0.1 %"."""
-    return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"

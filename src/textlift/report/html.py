@@ -87,6 +87,8 @@ def render_html(results: Results, histories: Histories) -> str:
         "matrices": _matrices(results, best),
         "classes": _classes(results, best),
         "checks": sorted(results["checks"], key=lambda finding: _SEVERITIES.get(finding["severity"], 3)),
+        "soundness": results.get("soundness"),
+        "leakless": table.leakless(results),
         "examples": _examples(results["examples"]),
         "recipe_yaml": _yaml(results["recipe"]),
         "usage": _usage(best),

@@ -127,14 +127,38 @@ def _markdown_rows(headings: Sequence[str], rows: Iterable[Sequence[str]], *, n_
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, rule, *rows))
 
 
+def doubts(results: Results) -> list[str]:
+    """What stands against trusting the scores, a summary first; empty for results that do not say."""
+    told = results.get("soundness")
+    if told is None:
+        return []
+    without = leakless(results)
+    return [told["summary"], *(one["sentence"] for one in told["against"]), *([without] if without else [])]
+
+
+def leakless(results: Results) -> str | None:
+    """What the accuracy of the variant of the report is on the test rows that are in no earlier split."""
+    kept = results.get("without_leaks")
+    best = headline(results)
+    if not kept or best not in kept["accuracy"]:
+        return None
+    before = percent(results["variants"][best]["test"]["accuracy"])
+    after = percent(kept["accuracy"][best])
+    return f"Without the {whole(kept['left_out'])} test rows that leaked, {best} is right on {after}, not {before}."
+
+
 def markdown_table(results: Results) -> str:
-    """The verdict and one row per variant, as Markdown."""
+    """The verdict, what stands against it, and one row per variant, as Markdown."""
     rows = [
         [escape_markdown(clip(name, NAME_WIDTH)), *(column.cell(variant) for column in _WIDE)]
         for name, variant in results["variants"].items()
     ]
     headings = ["Variant", *(column.heading for column in _WIDE)]
-    return f"**Verdict:** {escape_markdown(results['verdict'])}\n\n{_markdown_rows(headings, rows, n_text=1)}\n"
+    summary, *against = [escape_markdown(sentence) for sentence in doubts(results)] or [""]
+    trust = [f"**Data:** {summary}"] if summary else []
+    trust += ["\n".join(f"- {sentence}" for sentence in against)] if against else []
+    verdict = f"**Verdict:** {escape_markdown(results['verdict'])}"
+    return "\n\n".join([verdict, *trust, _markdown_rows(headings, rows, n_text=1)]) + "\n"
 
 
 def comparison_markdown(runs: Sequence[Results]) -> str:
@@ -181,7 +205,9 @@ def text_table(results: Results) -> str:
     """The verdict and an aligned table of at most 100 columns, safe to print in a terminal."""
     heading, rows = _lines({"": results})
     rule = "-" * max(display_width(line) for line in (*heading, *rows))
-    return "\n".join([wrap(results["verdict"], TEXT_WIDTH), "", *heading, rule, *rows]) + "\n"
+    summary, *against = doubts(results) or [""]
+    trust = [wrap(summary, TEXT_WIDTH), *(wrap(f"- {sentence}", TEXT_WIDTH) for sentence in against)] if summary else []
+    return "\n".join([wrap(results["verdict"], TEXT_WIDTH), *trust, "", *heading, rule, *rows]) + "\n"
 
 
 def comparison_text(runs: Sequence[Results]) -> str:

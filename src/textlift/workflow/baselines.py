@@ -48,11 +48,11 @@ class FrozenPass:
         """The head that logistic regression finds on the frozen features, with the inverse of its penalty."""
         job = self.job
         return fit_probe(
-            self._features("train"),
+            self.features("train"),
             job.labels["train"],
             job.n_classes,
             bias=self.result.head_has_bias,
-            validation_features=self._features("validation"),
+            validation_features=self.features("validation"),
             validation_labels=job.labels["validation"],
             seed=job.recipe.seed,
         )
@@ -60,10 +60,11 @@ class FrozenPass:
     def probe_logits(self, split: str) -> np.ndarray:
         """Logits of the probe, (N, C)."""
         head, _ = self.probe
-        logits: np.ndarray = self._features(split) @ head.weight.T + (0.0 if head.bias is None else head.bias)
+        logits: np.ndarray = self.features(split) @ head.weight.T + (0.0 if head.bias is None else head.bias)
         return logits.astype(np.float32)
 
-    def _features(self, split: str) -> np.ndarray:
+    def features(self, split: str) -> np.ndarray:
+        """Pooled features of the rows of a split, (N, D)."""
         features = self.result.splits[split].features
         assert features is not None
         return features

@@ -3,12 +3,12 @@
 import csv
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from textlift.claims import claim, recorded, require_claimable
-from textlift.data import write_conflicts
+from textlift.data import Finding, write_conflicts, write_listings
 from textlift.errors import CannotCreateError
 from textlift.escaping import csv_cell
 from textlift.progress import Progress
@@ -18,10 +18,13 @@ from textlift.report.table import html_fragment, markdown_table, text_table
 from textlift.runs import RunDirectory
 from textlift.runtime import differences, environment
 from textlift.workflow.baselines import FrozenPass, measure_baselines
+from textlift.workflow.checking import probe_findings
 from textlift.workflow.measuring import Measured, restore, store
-from textlift.workflow.preparation import Job, prepare, sources_of
+from textlift.workflow.preparation import Job, prepare, shortened, sources_of
 from textlift.workflow.results import assemble
 from textlift.workflow.variants import merged, tune
+
+PROBE_CHECKS = "probe-checks.json"
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,11 @@ def run_recipe(
     ) as (run, before):
         for one in differences(before, machine) if before else ():
             progress.say(f"  continued with {one}: the last digits may differ")
-        _write_inputs(run, job)
-        measured = list(_measure_all(run, job, progress))
+        job = _write_inputs(run, job)
+        frozen = FrozenPass(job, progress)
+        measured = list(_measure_baselines(run, job, frozen, progress=progress))
+        job = _with_probe_findings(run, job, frozen, progress=progress)
+        measured += _measure_variants(run, job, frozen, progress=progress, done=measured)
         results = assemble(job, measured, command=command)
         write_report(run, results, {one.name: one.history for one in measured})
         run.finish("complete")
@@ -116,8 +122,7 @@ def write_report(run: RunDirectory, results: dict[str, Any], histories: dict[str
     run.write("results.json", results)
 
 
-def _measure_all(run: RunDirectory, job: Job, progress: Progress) -> Iterator[Measured]:
-    frozen = FrozenPass(job, progress)
+def _measure_baselines(run: RunDirectory, job: Job, frozen: FrozenPass, *, progress: Progress) -> Iterator[Measured]:
     done: dict[str, Measured] = {}
     for name in job.recipe.baselines:
         earlier = restore(run, name)
@@ -128,6 +133,28 @@ def _measure_all(run: RunDirectory, job: Job, progress: Progress) -> Iterator[Me
         store(run, job, one)
         done[one.name] = one
     yield from (done[name] for name in job.recipe.baselines)
+
+
+def _with_probe_findings(run: RunDirectory, job: Job, frozen: FrozenPass, *, progress: Progress) -> Job:
+    """The job with what the checks find that look at frozen features; an earlier, interrupted run may have looked."""
+    if "probe" not in job.recipe.baselines:
+        return job
+    if (run.path / PROBE_CHECKS).is_file():
+        found = [Finding.from_dict(values) for values in run.read(PROBE_CHECKS)]
+    else:
+        found = write_listings(run.path, probe_findings(job, frozen))
+        for finding in found:
+            progress.say(f"  {finding.severity}: {shortened(finding.message)}")
+        run.write(PROBE_CHECKS, [finding.to_dict() for finding in found])
+    job = replace(job, findings=(*job.findings, *found))
+    run.write("checks.json", [finding.to_dict() for finding in job.findings])
+    return job
+
+
+def _measure_variants(
+    run: RunDirectory, job: Job, frozen: FrozenPass, *, progress: Progress, done: list[Measured]
+) -> Iterator[Measured]:
+    known = {one.name: one for one in done}
     for variant in sorted(job.recipe.settled_variants(), key=lambda one: one.merge_of is not None):
         earlier = restore(run, variant.name)
         if earlier is not None:
@@ -135,14 +162,16 @@ def _measure_all(run: RunDirectory, job: Job, progress: Progress) -> Iterator[Me
         elif variant.merge_of is None:
             one = tune(job, variant, run=run, frozen=frozen, progress=progress)
         else:
-            one = merged(job, variant, run=run, origin=done[variant.merge_of], progress=progress)
+            one = merged(job, variant, run=run, origin=known[variant.merge_of], progress=progress)
         if earlier is None:
             store(run, job, one)
-        done[variant.name] = one
+        known[variant.name] = one
         yield one
 
 
-def _write_inputs(run: RunDirectory, job: Job) -> None:
+def _write_inputs(run: RunDirectory, job: Job) -> Job:
+    """Write what the run starts from; returns the job with the files of its findings."""
+    job = replace(job, findings=tuple(write_listings(run.path, job.findings)))
     dataset = job.dataset
     run.write_text("recipe.yaml", recipe_yaml(job.recipe))
     run.write("checks.json", [finding.to_dict() for finding in job.findings])
@@ -166,3 +195,4 @@ def _write_inputs(run: RunDirectory, job: Job) -> None:
         writer.writerows((split, csv_cell(source), row) for source, row in places)
     run.write_text("splits.csv", lines.getvalue())
     write_conflicts(run.path / "conflicts.csv", dataset)
+    return job

@@ -10,8 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from textlift.data import Dataset, Finding, find_problems, length_findings, prepare_splits, raise_errors, read_dataset
+from textlift.data import (
+    Dataset,
+    Evidence,
+    Finding,
+    find_problems,
+    found_at,
+    prepare_splits,
+    raise_errors,
+    read_dataset,
+)
 from textlift.data.batching import TokenizedTexts, token_counts, tokenize
+from textlift.data.checks import Lengths
 from textlift.digests import file_sha256
 from textlift.errors import ModelError, RecipeError, safe_for_terminal
 from textlift.inference import Predictor
@@ -139,7 +149,8 @@ def build_job(
     max_length, why_length = choose_max_length(base, counts["train"].tolist(), recipe.model.max_length)
     progress.say(f"  {why_length}")
     require_room(recipe, base, max_length)
-    cut = length_findings(counts, max_length, chosen_by_user=recipe.model.max_length != "auto")
+    lengths = Lengths(counts, max_length, recipe.model.max_length != "auto")
+    cut = found_at("tokens", Evidence(dataset, recipe.data, lengths))
     for finding in cut:
         if finding.severity != "error":  # errors are told by whoever stops for them
             progress.say(f"  {finding.severity}: {finding.message}")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from textlift.evaluation.metrics import softmax
+from textlift.evaluation.soundness import soundness
 from textlift.evaluation.statistics import compare
 from textlift.evaluation.verdict import verdict
 from textlift.runtime import environment
@@ -35,6 +36,7 @@ def assemble(job: Job, measured: Sequence[Measured], *, command: str) -> dict[st
         )
     ]
     best = best_variant(variants)
+    checks = [finding.to_dict() for finding in job.findings]
     return {
         "format_version": FORMAT_VERSION,
         "name": job.recipe.name,
@@ -48,11 +50,39 @@ def assemble(job: Job, measured: Sequence[Measured], *, command: str) -> dict[st
         "best_variant": best,
         "comparisons": comparisons,
         "verdict": verdict(variants, comparisons),
-        "checks": [finding.to_dict() for finding in job.findings],
+        "checks": checks,
+        "soundness": soundness(checks),
+        "without_leaks": without_leaks(job, measured),
         "examples": _examples(job, next((one for one in measured if one.name == best), None)),
         "recipe": job.recipe.model_dump(mode="json"),
         "environment": environment(job.runtime),
     }
+
+
+def without_leaks(job: Job, measured: Sequence[Measured]) -> dict[str, Any] | None:
+    """Accuracy of each variant on the test rows that are neither in an earlier split nor nearly; None where all are.
+
+    Returns:
+        "left_out" and "n" (test rows), and "accuracy" by variant.
+    """
+    test, labels = job.dataset.splits["test"], job.labels["test"]
+    leaked = {
+        place
+        for finding in job.findings
+        if finding.listing is not None and _crosses_splits(finding.code)
+        for _, rows in finding.listing.parts
+        for place in zip(rows.sources, rows.row_numbers, strict=True)
+    }
+    kept = np.asarray([place not in leaked for place in zip(test.sources, test.row_numbers, strict=True)])
+    if kept.all() or not kept.any():
+        return None
+    right = {one.name: one.logits["test"].argmax(axis=1) == labels for one in measured}
+    accuracy = {name: float(hits[kept].mean()) for name, hits in right.items()}
+    return {"left_out": int((~kept).sum()), "n": int(kept.sum()), "accuracy": accuracy}
+
+
+def _crosses_splits(code: str) -> bool:
+    return code.startswith("leak_") or (code.startswith("near_duplicates_") and code.count("_") == 3)
 
 
 def best_variant(variants: Mapping[str, Mapping[str, Any]]) -> str | None:

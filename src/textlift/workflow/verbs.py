@@ -1,34 +1,16 @@
-"""The verbs around the main job: load, evaluate, predict, compare, export, check."""
+"""The verbs around the main job: load, evaluate, predict, compare, export."""
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from textlift.data import (
-    find_problems,
-    length_findings,
-    prepare_splits,
-    read_dataset,
-    read_texts,
-    write_conflicts,
-)
-from textlift.data.batching import token_counts
+from textlift.data import read_dataset, read_texts
 from textlift.data.dataset import Dataset
-from textlift.data.findings import Finding
-from textlift.errors import (
-    CannotCreateError,
-    DataError,
-    MissingExtraError,
-    ModelError,
-    UsageError,
-    nearest,
-    safe_for_terminal,
-)
+from textlift.errors import CannotCreateError, DataError, ModelError, UsageError, nearest
 from textlift.evaluation.metrics import evaluate
 from textlift.export.card import model_card
 from textlift.export.loading import load_variant, merge
@@ -36,15 +18,14 @@ from textlift.export.proof import prove_saved
 from textlift.export.saving import SavedSettings, read_settings, save_model, settings_of
 from textlift.inference import Prediction, Predictor
 from textlift.methods.registry import METHODS
-from textlift.models.loading import choose_max_length, open_base
+from textlift.models.loading import open_base
 from textlift.progress import Progress
-from textlift.recipe import DataSection, Recipe
+from textlift.recipe import DataSection
 from textlift.report.html import render_comparison_html
 from textlift.report.table import comparison_markdown, comparison_text, html_fragment
-from textlift.runs import RunDirectory, find_variant, open_run
+from textlift.runs import find_variant, open_run
 from textlift.runtime import choose_runtime
 from textlift.workflow.merging import require_low_cost, require_usable
-from textlift.workflow.preparation import read_with_progress
 
 EXPORTS = ("merged",)
 
@@ -121,7 +102,7 @@ def compare_runs(paths: Sequence[str], *, output: Path | None = None) -> Compari
     """
     comparison = Comparison(tuple(open_run(Path(path)).read("results.json") for path in paths))
     if output is not None:
-        _require_free(output)
+        require_free(output)
         runs = list(comparison.runs)
         output.mkdir(parents=True, exist_ok=True)
         (output / "report.html").write_text(render_comparison_html(runs), encoding="utf-8")
@@ -165,7 +146,7 @@ def export_variant(
     _require_mergeable(settings, path)
     if overwrite and (output / "textlift.json").is_file():
         shutil.rmtree(output)
-    _require_free(output)
+    require_free(output)
     predictor = load_variant(folder, choose_runtime(device="cpu"), full_precision=True)
     if settings.kind == "adapter":
         merge(predictor)
@@ -184,82 +165,6 @@ def export_variant(
     save_model(predictor, output, settings=merged_settings, card=card)
     texts = [example["text"] for kind in ("right", "wrong") for example in results["examples"][kind]] if results else []
     return prove_saved(predictor, base, texts or ["a text", "another, longer text"], adapter=None, model=output)
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """What `textlift check` found in labelled rows."""
-
-    dataset: Dataset
-    findings: tuple[Finding, ...]
-
-    @property
-    def has_errors(self) -> bool:
-        """Whether a run with these rows would stop."""
-        return any(finding.severity == "error" for finding in self.findings)
-
-    def _repr_html_(self) -> str:
-        found = "".join(
-            f"<li><b>{one.severity}</b> {escape(safe_for_terminal(one.message))}</li>" for one in self.findings
-        )
-        return f"<p>{escape(safe_for_terminal(self.dataset.name))}</p><ul>{found or '<li>Nothing was found.</li>'}</ul>"
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
-            "name": self.dataset.name,
-            "rows": {split: len(rows) for split, rows in self.dataset.splits.items()},
-            "text_column": self.dataset.text_column,
-            "label_column": self.dataset.label_column,
-            "labels": {
-                split: {name: rows.labels.count(value) for name, value in _labels(self.dataset)}
-                for split, rows in self.dataset.splits.items()
-            },
-            "reasons": list(self.dataset.reasons),
-            "checks": [finding.to_dict() for finding in self.findings],
-        }
-
-
-def check_rows(recipe: Recipe, progress: Progress) -> CheckResult:
-    """What is in the rows of a recipe and what is wrong with them; all checks, nothing is trained.
-
-    Raises:
-        DataError: The files cannot be read at all.
-    """
-    raw = read_with_progress(recipe.data, progress)
-    findings = find_problems(raw, recipe.data)
-    if any(finding.severity == "error" for finding in findings):
-        return CheckResult(raw, tuple(findings))
-    dataset = prepare_splits(raw, recipe.data, seed=recipe.seed)
-    findings += find_problems(dataset, recipe.data)
-    try:
-        base = open_base(recipe.model.name, revision=recipe.model.revision, pooling=recipe.model.pooling)
-    except (MissingExtraError, ModelError, ConnectionError, FileNotFoundError) as error:
-        progress.say(f"the length of texts was not checked: {str(error).splitlines()[0]}")
-        return CheckResult(dataset, tuple(findings))
-    counts = {}
-    for split, rows in dataset.splits.items():
-        with progress.task(f"counting tokens of {split}", len(rows)) as task:
-            counts[split] = token_counts(base.tokenizer, rows.texts, advance=task.reach)
-    length, _ = choose_max_length(base, counts["train"].tolist(), recipe.model.max_length)
-    findings += length_findings(counts, length, chosen_by_user=recipe.model.max_length != "auto")
-    return CheckResult(dataset, tuple(findings))
-
-
-def write_check(result: CheckResult, output: Path) -> None:
-    """Write checks.json, and conflicts.csv where texts carry two labels, into an empty or new folder.
-
-    Raises:
-        CannotCreateError: The folder holds something already.
-    """
-    _require_free(output)
-    output.mkdir(parents=True, exist_ok=True)
-    RunDirectory(output).write("checks.json", result.to_dict())
-    write_conflicts(output / "conflicts.csv", result.dataset)
-
-
-def _labels(dataset: Dataset) -> Iterable[tuple[str, str]]:
-    return zip(dataset.label_names, dataset.label_values, strict=True)
 
 
 def _all_rows(dataset: Dataset) -> list[tuple[str, str, str]]:
@@ -294,7 +199,12 @@ def _require_mergeable(settings: SavedSettings, path: str) -> None:
         )
 
 
-def _require_free(output: Path) -> None:
+def require_free(output: Path) -> None:
+    """Refuse an output that holds something already.
+
+    Raises:
+        CannotCreateError: It does.
+    """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise CannotCreateError(
             f"output {output} must be empty; it holds something already.\nPass another folder, or --overwrite."

@@ -21,53 +21,36 @@ from typing import Any
 
 from sides import Setting, textlift_session, train_peer
 
+from textlift.memory import PeakMemory, give_back_memory, resident_memory
+
 MEGABYTE = 1 << 20
-
-
-def resident(field: str) -> int:
-    """Bytes of VmRSS or VmHWM of this process."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"{field} must be in /proc/self/status: this benchmark runs on Linux alone.")
-
-
-def forget_peak() -> int:
-    """Let VmHWM begin anew; the bytes that are resident now."""
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    return resident("VmRSS")
 
 
 def of_textlift(setting: Setting) -> dict[str, int]:
     """Bytes of a training of ours."""
-    from textlift.runtime import give_back_memory
     from textlift.training.rehearsal import rehearse
 
     session = textlift_session(setting, 0)
     give_back_memory()
-    loaded = resident("VmRSS")
-    foretold = rehearse(session).peak_memory_bytes
-    give_back_memory()
-    forget_peak()
+    loaded = resident_memory("cpu") or 0
+    foretold = rehearse(session).peak_memory_bytes or 0
+    peak = PeakMemory("cpu")
     for _ in session.run():
         pass
-    assert foretold is not None
-    return {"loaded": loaded, "peak": resident("VmHWM"), "foretold": foretold}
+    return {"loaded": loaded, "peak": peak.bytes() or 0, "foretold": foretold}
 
 
 def of_peer(setting: Setting, *, tuned: bool) -> dict[str, int]:
     """Bytes of Trainer + PEFT."""
-    loaded = 0
+    marks: list[tuple[int, PeakMemory]] = []
 
     def begin() -> None:
-        nonlocal loaded
-        from textlift.runtime import give_back_memory
-
-        give_back_memory()
-        loaded = forget_peak()
+        peak = PeakMemory("cpu")  # gives back first what was freed
+        marks.append((resident_memory("cpu") or 0, peak))
 
     train_peer(setting, 0, tuned=tuned, before=begin)
-    return {"loaded": loaded, "peak": resident("VmHWM")}
+    loaded, peak = marks[0]
+    return {"loaded": loaded, "peak": peak.bytes() or 0}
 
 
 def trial(side: str, arguments: list[str]) -> dict[str, int]:

@@ -153,26 +153,9 @@ class Theirs:
             self.told.put(error)
 
 
-def trainer_for(setting: Setting, batch: int, compiles: bool, *, side: Theirs) -> Any:
-    """A Trainer that takes as many steps as it is asked for, tells its speed and waits."""
-    from inspect import signature
-
-    from peft import LoraConfig, TaskType, get_peft_model
-    from transformers import (
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
-        DataCollatorWithPadding,
-        Trainer,
-        TrainerCallback,
-        TrainingArguments,
-    )
-
-    pad = DataCollatorWithPadding(AutoTokenizer.from_pretrained(setting.folder))
-    seen: list[int] = []
-
-    def collate(rows: list[dict[str, Any]]) -> Any:
-        seen.append(sum(len(row["input_ids"]) for row in rows))
-        return pad(rows)
+def pauses(setting: Setting, seen: list[int], side: Theirs) -> Any:
+    """A callback of Trainer that waits to be asked, takes the steps and tells their useful tokens per second."""
+    from transformers import TrainerCallback
 
     class Pauses(TrainerCallback):  # type: ignore[misc]
         """Waits to be asked, takes the steps, tells their speed."""
@@ -193,6 +176,29 @@ def trainer_for(setting: Setting, batch: int, compiles: bool, *, side: Theirs) -
                 wait(setting.runtime)
                 seconds = time.perf_counter() - self.began
                 side.told.put(sum(seen[self.first : state.global_step]) / seconds)
+
+    return Pauses()
+
+
+def trainer_for(setting: Setting, batch: int, compiles: bool, *, side: Theirs) -> Any:
+    """A Trainer that takes as many steps as it is asked for, tells its speed and waits."""
+    from inspect import signature
+
+    from peft import LoraConfig, TaskType, get_peft_model
+    from transformers import (
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        DataCollatorWithPadding,
+        Trainer,
+        TrainingArguments,
+    )
+
+    pad = DataCollatorWithPadding(AutoTokenizer.from_pretrained(setting.folder))
+    seen: list[int] = []
+
+    def collate(rows: list[dict[str, Any]]) -> Any:
+        seen.append(sum(len(row["input_ids"]) for row in rows))
+        return pad(rows)
 
     rows = [{"input_ids": setting.tokens[i].tolist(), "labels": int(label)} for i, label in enumerate(setting.labels)]
     set_seed(0)
@@ -220,7 +226,9 @@ def trainer_for(setting: Setting, batch: int, compiles: bool, *, side: Theirs) -
         disable_tqdm=True,
         **(buckets if "train_sampling_strategy" in known else {"group_by_length": True}),
     )
-    return Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collate, callbacks=[Pauses()])
+    return Trainer(
+        model=model, args=arguments, train_dataset=rows, data_collator=collate, callbacks=[pauses(setting, seen, side)]
+    )
 
 
 def wait(runtime: Runtime) -> None:

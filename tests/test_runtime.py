@@ -11,15 +11,8 @@ from huggingface_hub.utils import are_progress_bars_disabled
 
 from textlift import runtime
 from textlift.errors import RecipeError
-from textlift.runtime import (
-    PeakMemory,
-    available_cores,
-    choose_runtime,
-    environment,
-    quiet_libraries,
-    set_seed,
-    versions,
-)
+from textlift.memory import PeakMemory, is_out_of_memory
+from textlift.runtime import available_cores, choose_runtime, environment, quiet_libraries, set_seed, versions
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +34,7 @@ def keep_threads() -> Iterator[None]:
     ],
 )
 def test_errors_of_full_memory_are_told_from_others(error: Exception, expected: bool) -> None:
-    assert runtime.is_out_of_memory(error) == expected
+    assert is_out_of_memory(error) == expected
 
 
 def test_every_choice_has_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,18 +4,17 @@ Results go to stdout, progress and errors to stderr. A TextliftError is at most 
 anything else is a bug of ours, keeps its traceback, and exits with 70.
 """
 
-import errno
 import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from textlift.cli_exit import exit_codes
 from textlift.cli_options import (
     AllowConflicts,
     AllowLeak,
@@ -41,11 +40,9 @@ from textlift.cli_options import (
     TextColumn,
     Validation,
 )
-from textlift.cli_printing import print_check, print_json, print_line, tell_error
-from textlift.errors import StorageError, TextliftError, UsageError, safe_for_terminal
-from textlift.interrupts import Interrupted, handled
-
-OUR_BUG = 70
+from textlift.cli_printing import print_check, print_json, print_line
+from textlift.errors import UsageError
+from textlift.interrupts import handled
 
 app = typer.Typer(
     name="textlift",
@@ -342,38 +339,9 @@ def methods(
 
 def main() -> None:
     """Run the command line and exit with the code of what happened."""
-    with _exit_codes(), handled():
+    with exit_codes(), handled():
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
-
-
-@contextmanager
-def _exit_codes() -> Iterator[None]:
-    try:
-        yield
-    except TextliftError as error:
-        tell_error(f"error: {error}")
-        sys.exit(error.exit_code)
-    except Interrupted as error:
-        tell_error(f"{error}; a run continues with --resume")
-        sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader of stdout has left, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except Exception as error:  # noqa: BLE001 - told with its traceback, exit code 70
-        if hasattr(error, "show") and hasattr(error, "exit_code"):  # click's usage errors
-            error.show()
-            sys.exit(int(error.exit_code))
-        if getattr(error, "errno", None) == errno.ENOSPC:  # of a temporary folder, say
-            tell_error(
-                f"error: {getattr(error, 'filename', None) or 'a file'}: no space is left on the disk.\nMake room."
-            )
-            sys.exit(StorageError.exit_code)
-        import traceback
-
-        typer.echo(safe_for_terminal(traceback.format_exc().rstrip()), err=True)
-        tell_error("error: this is a bug of textlift; please report it with the lines above.")
-        sys.exit(OUR_BUG)
 
 
 def _data_values(**options: Any) -> dict[str, Any]:

@@ -15,11 +15,12 @@ import torch
 from textlift.data.batching import TokenizedTexts, budget_batches, collate, tokenize
 from textlift.errors import DataError
 from textlift.evaluation.metrics import softmax
+from textlift.memory import is_out_of_memory
 from textlift.models.classifier import Classifier
 from textlift.models.kernels import use_linear_kernel
 from textlift.models.last_layer import last_tokens
 from textlift.models.packing import use_packing
-from textlift.runtime import Runtime, is_out_of_memory
+from textlift.runtime import Runtime
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

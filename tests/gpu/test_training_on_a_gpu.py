@@ -12,10 +12,11 @@ import torch
 
 from conftest import BaseFolder
 from textlift.inference import Predictor
+from textlift.memory import PeakMemory
 from textlift.models.classifier import padding_shift
 from textlift.models.families import FAMILIES
 from textlift.progress import Progress
-from textlift.runtime import PeakMemory, Runtime
+from textlift.runtime import Runtime
 from textlift.training.checkpoint import restore_latest, save_checkpoint
 from textlift.training.loop import Shrunk, TrainStep
 from textlift.training.rehearsal import rehearse

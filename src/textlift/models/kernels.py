@@ -263,19 +263,30 @@ def _fast_lora(parent: Any) -> type[nn.Module]:
 
 def _lora_parts(layer: Any, x: torch.Tensor) -> tuple[Any, ...] | None:
     """Weight (D_out, D_in), bias, A, B and scale of a LoRA layer; None where the fused forward does not serve it."""
-    adapters = layer.active_adapters
-    if layer.disable_adapters or layer.merged or len(adapters) != 1 or adapters[0] not in layer.lora_A:
-        return None
-    name = adapters[0]
-    low, high, dropout = layer.lora_A[name], layer.lora_B[name], layer.lora_dropout[name]
-    base = layer.get_base_layer()
+    adapter = plain_adapter(layer)
+    base: Any = layer.get_base_layer()
     plain = isinstance(base, (FastLinear, _MADE.get(_conv1d(), FastLinear)))
-    active_dropout = dropout.training and getattr(dropout, "p", 0.0) > 0
-    if not plain or name in layer.lora_variant or active_dropout or base.weight.requires_grad or high.bias is not None:
+    if adapter is None or not plain:
         return None
-    if not _served(x, base.weight) or low.weight.dtype != torch.float32:
+    if not _served(x, base.weight) or base.weight.requires_grad or adapter[0].dtype != torch.float32:
         return None
-    return *base.parameters_of_product(), low.weight, high.weight, layer.scaling[name]
+    return *base.parameters_of_product(), *adapter
+
+
+def plain_adapter(layer: Any) -> tuple[torch.Tensor, torch.Tensor, float] | None:
+    """A (r, D_in), B (D_out, r) and scale of peft's LoRA layer; None where its output is not just y + s (x A') B'.
+
+    That is with adapters off, merged or several, a kind such as DoRA, dropout at work, or a bias beside B.
+    """
+    names = layer.active_adapters
+    if layer.disable_adapters or layer.merged or len(names) != 1 or names[0] not in layer.lora_A:
+        return None
+    name = names[0]
+    low, high, dropout = layer.lora_A[name], layer.lora_B[name], layer.lora_dropout[name]
+    drops = dropout.training and getattr(dropout, "p", 0.0) > 0
+    if name in layer.lora_variant or drops or high.bias is not None:
+        return None
+    return low.weight, high.weight, layer.scaling[name]
 
 
 def _conv1d() -> type[nn.Module]:

@@ -25,6 +25,8 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from textlift.models.kernels import plain_adapter
+
 
 @contextmanager
 def rounded_once(module: nn.Module) -> Iterator[None]:
@@ -129,17 +131,12 @@ def _rounded_lora(parent: Any) -> type[nn.Module]:
 
 def _lora_parts(layer: Any) -> tuple[Any, ...] | None:
     """Weight, bias, A, B and scale of a LoRA layer; None where it must run peft's forward."""
-    names = layer.active_adapters
-    if layer.disable_adapters or layer.merged or len(names) != 1 or names[0] not in layer.lora_A:
-        return None
-    name, base = names[0], layer.get_base_layer()
-    low, high, dropout = layer.lora_A[name], layer.lora_B[name], layer.lora_dropout[name]
-    drops = dropout.training and getattr(dropout, "p", 0.0) > 0
-    if getattr(base, "rounded", None) is None or name in layer.lora_variant or drops or high.bias is not None:
+    adapter, base = plain_adapter(layer), layer.get_base_layer()
+    if adapter is None or getattr(base, "rounded", None) is None:
         return None
     if base.bias is not None and base.bias.requires_grad:
         return None
-    return *_as_linear(base), low.weight, high.weight, layer.scaling[name]
+    return *_as_linear(base), *adapter
 
 
 @lru_cache

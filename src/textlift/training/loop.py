@@ -10,8 +10,9 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LRScheduler
 
 from textlift.errors import TrainingError
+from textlift.memory import is_out_of_memory
 from textlift.models.classifier import Classifier
-from textlift.runtime import Runtime, is_out_of_memory
+from textlift.runtime import Runtime
 
 Batch = dict[str, torch.Tensor]
 

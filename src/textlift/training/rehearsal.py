@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from textlift.runtime import PeakMemory, available_memory, resident_memory
+from textlift.memory import PeakMemory, available_memory, resident_memory
 from textlift.training.loop import gradients_of, random_states, set_random_states
 from textlift.training.session import TrainingSession, first_epoch
 

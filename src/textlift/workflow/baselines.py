@@ -9,8 +9,8 @@ import numpy as np
 
 from textlift.evaluation.baselines import LinearHead, fit_probe, majority, tfidf
 from textlift.inference import ForwardResult
+from textlift.memory import PeakMemory
 from textlift.progress import Progress
-from textlift.runtime import PeakMemory
 from textlift.training.tuning import count_parameters
 from textlift.workflow.measuring import MEASURED, Measured, forward_split, measure
 from textlift.workflow.preparation import Job

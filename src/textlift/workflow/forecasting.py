@@ -1,8 +1,8 @@
 """A forecast in words, and the refusal of a training that cannot fit into memory."""
 
 from textlift.errors import RecipeError
+from textlift.memory import is_out_of_memory
 from textlift.progress import Progress, seconds_in_words
-from textlift.runtime import is_out_of_memory
 from textlift.training.rehearsal import Forecast, rehearse
 from textlift.training.session import TrainingSession
 

@@ -17,13 +17,14 @@ from textlift.export.loading import attach_adapter, merge
 from textlift.export.proof import prove_saved
 from textlift.export.saving import save_adapter, save_model, settings_of
 from textlift.inference import Predictor
+from textlift.memory import PeakMemory
 from textlift.methods.base import Method, MethodOptions, learning_rate_warning, peak_learning_rate
 from textlift.methods.registry import method_of, quantization_of
 from textlift.models.quantized import BaseBytes, base_bytes
 from textlift.progress import Progress
 from textlift.recipe import Quantization, TrainingSection, Variant
 from textlift.runs import RunDirectory
-from textlift.runtime import PeakMemory, environment, set_seed
+from textlift.runtime import environment, set_seed
 from textlift.training.checkpoint import restore_latest, save_checkpoint
 from textlift.training.health import Spikes
 from textlift.training.loop import Shrunk, TrainStep

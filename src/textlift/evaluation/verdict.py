@@ -6,6 +6,8 @@ Chooses among tuned variants by validation only. Knows records and names, not ar
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from textlift.evaluation.corrected import about
+
 Records = Mapping[str, Mapping[str, Any]]
 
 
@@ -83,7 +85,7 @@ def _gains(best: str, baselines: Iterable[str], comparisons: Sequence[Mapping[st
 
 def _difference(name: str, other: str, row: Mapping[str, Any], *, sign: int) -> str:
     """The sentence on one comparison, as seen from the first name."""
-    low, high = sorted((sign * row["low"], sign * row["high"]))
+    low, high = sorted(sign * bound for bound in corrected_bounds(row))
     difference = sign * row["difference"]
     if low > 0:
         return (
@@ -93,10 +95,16 @@ def _difference(name: str, other: str, row: Mapping[str, Any], *, sign: int) -> 
         bounds = f"{_points(-high)} to {_points(-low)}"
         return f"{name} is worse than {other} by {_points(-difference)} points of accuracy ({bounds})."
     size = f" ({_count(row['n'], 'test row')})" if "n" in row else ""
+    needed = f"; about {about(row['rows_needed'])} more test rows would be needed" if row.get("rows_needed") else ""
     return (
         f"No difference shown between {name} and {other} at this size{size}: "
-        f"{_points(difference, signed=True)} points ({_points(low)} to {_points(high)})."
+        f"{_points(difference, signed=True)} points ({_points(low)} to {_points(high)}){needed}."
     )
+
+
+def corrected_bounds(row: Mapping[str, Any]) -> tuple[float, float]:
+    """The interval that decides on a word: corrected for all comparisons of the run where the record says it."""
+    return row.get("low_corrected", row["low"]), row.get("high_corrected", row["high"])
 
 
 def _alone(name: str, variant: Mapping[str, Any]) -> list[str]:

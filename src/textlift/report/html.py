@@ -17,6 +17,8 @@ from markupsafe import Markup, escape
 
 from textlift.errors import row_list
 from textlift.escaping import visible
+from textlift.evaluation.corrected import about
+from textlift.evaluation.verdict import corrected_bounds
 from textlift.report import frontier, plots, table, wording
 from textlift.report.table import Results
 
@@ -140,11 +142,14 @@ def _lift(results: Results, best: str) -> Mapping[str, Any] | None:
     baseline = table.strongest_baseline(results)
     for comparison in results["comparisons"]:
         if comparison["metric"] == "accuracy" and {comparison["a"], comparison["b"]} == {best, baseline}:
-            return comparison if comparison["a"] == best else _swapped(comparison)
+            turned = comparison if comparison["a"] == best else _swapped(comparison)
+            low, high = corrected_bounds(turned)
+            return {**turned, "low": low, "high": high}
     return None
 
 
 def _swapped(comparison: Mapping[str, Any]) -> dict[str, Any]:
+    low, high = corrected_bounds(comparison)
     return {
         **comparison,
         "a": comparison["b"],
@@ -152,6 +157,8 @@ def _swapped(comparison: Mapping[str, Any]) -> dict[str, Any]:
         "difference": -comparison["difference"],
         "low": -comparison["high"],
         "high": -comparison["low"],
+        "low_corrected": -high,
+        "high_corrected": -low,
     }
 
 
@@ -200,9 +207,10 @@ def _costs_by_test(titles: Sequence[str], runs: Sequence[Results]) -> list[Costs
 
 def _differences(results: Results, best: str) -> list[Difference]:
     """Every paired comparison, turned so that the variant of the report stands first."""
-    turned = [_swapped(item) if item["b"] == best else item for item in results["comparisons"]]
+    turned = [dict(_swapped(item) if item["b"] == best else item) for item in results["comparisons"]]
     extents: dict[str, float] = {}
     for item in turned:
+        item["low"], item["high"] = corrected_bounds(item)
         reach = max(abs(item["low"]), abs(item["high"]), abs(item["difference"]))
         limit = math.inf if item["metric"] == "log_loss" else MAX_STRIP
         extents[item["metric"]] = min(max(extents.get(item["metric"], 0.0), reach), limit)
@@ -214,7 +222,7 @@ def _differences(results: Results, best: str) -> list[Difference]:
             difference=item["difference"],
             low=item["low"],
             high=item["high"],
-            p_value=item["p_value"],
+            p_value=item.get("p_corrected", item["p_value"]),
             meaning=_meaning(item),
             strip=plots.difference_strip(
                 item["difference"], item["low"], high=item["high"], extent=extents[item["metric"]]
@@ -227,7 +235,8 @@ def _differences(results: Results, best: str) -> list[Difference]:
 
 def _meaning(comparison: Mapping[str, Any]) -> str:
     if comparison["low"] <= 0 <= comparison["high"]:
-        return "no difference shown"
+        needed = comparison.get("rows_needed")
+        return f"no difference shown{f'; about {about(needed)} more rows would be needed' if needed else ''}"
     a_is_better = (comparison["difference"] > 0) != (comparison["metric"] in _LOWER_IS_BETTER)
     return f"{wording.clip(comparison['a' if a_is_better else 'b'], 40)} is better"
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from textlift.evaluation.corrected import with_corrections
 from textlift.evaluation.metrics import softmax
 from textlift.evaluation.soundness import soundness
 from textlift.evaluation.statistics import compare
@@ -22,7 +23,7 @@ _EXAMPLE_CHARACTERS = 600
 def assemble(job: Job, measured: Sequence[Measured], *, command: str) -> dict[str, Any]:
     """The documented shape of results.json (docs/results-format.md)."""
     variants = {one.name: one.record for one in measured}
-    comparisons = [
+    pairs = [
         row
         for index, first in enumerate(measured)
         for second in measured[index + 1 :]
@@ -35,6 +36,8 @@ def assemble(job: Job, measured: Sequence[Measured], *, command: str) -> dict[st
             seed=job.recipe.seed,
         )
     ]
+    apart = frozenset(name for name, record in variants.items() if record["kind"] == "merged")
+    comparisons = with_corrections(pairs, apart=apart)
     best = best_variant(variants)
     checks = [finding.to_dict() for finding in job.findings]
     return {

@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from textlift.errors import CannotCreateError, CheckpointError, UnavailableError
-from textlift.runs import FORMAT_VERSION, RunDirectory
+from textlift.runs import FORMAT_VERSION, LEDGER, RunDirectory
 from textlift.storage import storing
 
 HEAD = "run.json"
@@ -108,7 +108,7 @@ def claim(
 def _require_vacant(path: Path, *, overwrite: bool, resume: bool) -> None:
     names = [entry.name for entry in path.iterdir()] if path.is_dir() else []
     filled = [name for name in names if name != _LOCK and not name.startswith(_UNFINISHED)]
-    is_run = HEAD in filled or any(name.startswith(_ASIDE) for name in filled)
+    is_run = HEAD in filled or LEDGER in filled or any(name.startswith(_ASIDE) for name in filled)
     if filled and not is_run:
         raise CannotCreateError(
             f"output {path} must be empty or a run of textlift; it holds other files.\nPass another --output."
@@ -156,11 +156,11 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _move_aside(path: Path) -> None:
-    """Take away all that a run left; its head goes first, so that what remains is never taken for a run."""
+    """Take away all that a run left but its ledger; its head goes first: what remains is never taken for a run."""
     aside = path / f"{_ASIDE}{uuid.uuid4().hex[:8]}"
     entries = sorted(path.iterdir(), key=lambda entry: entry.name != HEAD)
     for entry in entries:
-        if entry.name == _LOCK:
+        if entry.name in (_LOCK, LEDGER):
             continue
         if entry.name.startswith(_ASIDE):
             shutil.rmtree(entry, ignore_errors=True)

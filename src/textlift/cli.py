@@ -34,6 +34,7 @@ from textlift.cli_options import (
     Overrides,
     Saved,
     Seed,
+    Seeds,
     SplitColumn,
     Target,
     Test,
@@ -71,6 +72,7 @@ def run(
     limit: Limit = None,
     output: Annotated[Path | None, typer.Option(help="Run directory; runs/NAME when not given.")] = None,
     seed: Seed = None,
+    seeds: Seeds = None,
     device: Device = None,
     fast: Fast = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that is there.")] = False,
@@ -109,14 +111,13 @@ def run(
         method=method,
         methods=_names(methods),
         overrides=overrides or (),
-        values={**values, "seed": seed, "runtime.device": device, "training.fast": fast or None},
+        values={**values, "seed": seed, "seeds": seeds, "runtime.device": device, "training.fast": fast or None},
     )
     result = run_recipe(resolve(request), output=output, overwrite=overwrite, resume=resume, command=_command())
     if as_json:
         print_json({"directory": str(result.directory), **result.results})
         return
-    typer.echo(str(result))
-    print_line(f"\nReport: {result.report}")
+    print_line(f"{result}\nReport: {result.report}")
 
 
 @app.command()
@@ -229,7 +230,7 @@ def evaluate(
 
     given = _data_values(text=text, label=label, delimiter=delimiter, encoding=encoding)
     values = nested({"data.source": source, **{key: value for key, value in given.items() if value is not None}})
-    scores = evaluate_file(saved, parse_recipe(values).data, device=device or "auto")
+    scores = evaluate_file(saved, parse_recipe(values).data, device=device or "auto", command=_command())
     if as_json:
         print_json(scores)
         return

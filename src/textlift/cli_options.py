@@ -20,6 +20,10 @@ CheckModel = Annotated[
 ]
 Fix = Annotated[Path | None, typer.Option(help="Folder for a cleaned copy with a log of every change.")]
 Seed = Annotated[int | None, typer.Option(help="Every draw comes from this number; 0 when not given.")]
+Seeds = Annotated[
+    int | None,
+    typer.Option(help="Train each variant from so many seeds, for its mean and spread; the first is saved."),
+]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="Change one value: method.rank=16. Repeatable.")]
 SplitColumn = Annotated[str | None, typer.Option(help="Column that says train, validation or test.")]
 Validation = Annotated[str | None, typer.Option(help="File of the validation rows.")]

@@ -8,6 +8,7 @@
       checks.json       what the checks found; conflicts.csv where texts carry two labels; findings/ with all rows of
                         each finding; probe-checks.json those that looked at frozen features
       results.json      everything measured; results.md and report.html show it
+      ledger.jsonl      every time the test rows were opened; stays where a run is replaced
       variants/NAME/    metrics.json, predictions.jsonl, history.jsonl, adapter/ or model/, checkpoints/ while training
 
 Writes files whole or not at all. Does not know what the values mean, or who may write (claims.py).
@@ -24,6 +25,7 @@ from textlift.escaping import json_text
 from textlift.storage import storing, write_whole
 
 FORMAT_VERSION = 1
+LEDGER = "ledger.jsonl"
 SAVED_FOLDERS = ("adapter", "model")
 
 

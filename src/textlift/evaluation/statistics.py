@@ -68,6 +68,30 @@ def paired_difference(
     return Interval(estimate, low, high)
 
 
+def accuracy_interval(
+    right: np.ndarray, *, n_resamples: int = 2_000, confidence: float = 0.95, seed: int = 0
+) -> Interval:
+    """Bootstrap interval of the share of examples that are right.
+
+    Args:
+        right: Whether each example is right, bool, shape (N,).
+        n_resamples: Bootstrap resamples behind the interval.
+        confidence: Coverage of the interval, between 0 and 1.
+        seed: Start of the random draws.
+
+    Raises:
+        DataError: There is no example.
+
+    Source:
+        As `paired_difference`.
+    """
+    if not len(right):
+        raise DataError("right must hold at least one example; got none.")
+    never = np.zeros_like(right)
+    estimate, resampled = _accuracy_differences(right, never, n_resamples=n_resamples, seed=seed)
+    return Interval(estimate, *percentile_bounds(resampled, confidence))
+
+
 def mcnemar_exact(a_correct: np.ndarray, b_correct: np.ndarray) -> float:
     """Two-sided p-value that a and b are right equally often, from the examples where only one of them is right.
 

@@ -36,6 +36,7 @@ def verdict(variants: Records, comparisons: Sequence[Mapping[str, Any]]) -> str:
         if len(tuned) > 1:
             sentences.append(f"On validation {best} is the best of {_join(tuned)}.")
         sentences += _gains(best, _distinct(strongest, baselines), comparisons) or _alone(best, tuned[best])
+        sentences += _spread(best, tuned[best])
     sentences += [f"Warning: {told}" for name, one in variants.items() for told in _all_warnings(name, one)]
     sentences += [
         _merged(name, one) for name, one in _of_kind(variants, "merged").items() if "changed_predictions" in one
@@ -87,24 +88,37 @@ def _difference(name: str, other: str, row: Mapping[str, Any], *, sign: int) -> 
     """The sentence on one comparison, as seen from the first name."""
     low, high = sorted(sign * bound for bound in corrected_bounds(row))
     difference = sign * row["difference"]
+    mean = f", mean of {max(row['seeds'].values())} seeds" if "seeds" in row else ""
     if low > 0:
-        return (
-            f"{name} lifts accuracy over {other} by {_points(difference)} points ({_points(low)} to {_points(high)})."
-        )
+        bounds = f"{_points(low)} to {_points(high)}{mean}"
+        return f"{name} lifts accuracy over {other} by {_points(difference)} points ({bounds})."
     if high < 0:
-        bounds = f"{_points(-high)} to {_points(-low)}"
+        bounds = f"{_points(-high)} to {_points(-low)}{mean}"
         return f"{name} is worse than {other} by {_points(-difference)} points of accuracy ({bounds})."
     size = f" ({_count(row['n'], 'test row')})" if "n" in row else ""
     needed = f"; about {about(row['rows_needed'])} more test rows would be needed" if row.get("rows_needed") else ""
     return (
         f"No difference shown between {name} and {other} at this size{size}: "
-        f"{_points(difference, signed=True)} points ({_points(low)} to {_points(high)}){needed}."
+        f"{_points(difference, signed=True)} points ({_points(low)} to {_points(high)}{mean}){needed}."
     )
 
 
 def corrected_bounds(row: Mapping[str, Any]) -> tuple[float, float]:
     """The interval that decides on a word: corrected for all comparisons of the run where the record says it."""
     return row.get("low_corrected", row["low"]), row.get("high_corrected", row["high"])
+
+
+def _spread(name: str, variant: Mapping[str, Any]) -> list[str]:
+    """What several seeds gave, where they were trained."""
+    if "seeds" not in variant:
+        return []
+    found = variant["seeds"]["test"]
+    scores = found["accuracy"]
+    return [
+        f"Over {len(scores['values'])} seeds {name} is right on {_points(scores['mean'])} % (standard deviation "
+        f"{_points(scores['sd'])}, {_points(scores['low'])} to {_points(scores['high'])}); all give the same answer on "
+        f"{_points(found['agreement'])} % of the rows."
+    ]
 
 
 def _alone(name: str, variant: Mapping[str, Any]) -> list[str]:

@@ -159,6 +159,15 @@ class Recipe(Section):
     runtime: RuntimeSection = RuntimeSection()
     seed: int = Field(0, ge=0, lt=2**32, description="Every draw of the run comes from this number.")
 
+    seeds: int = Field(
+        1, ge=1, le=100, description="Trainings of each variant, from this seed on; the first is saved, all are scored."
+    )
+
+    @property
+    def all_seeds(self) -> range:
+        """Those that a variant is trained from, the one that is saved first."""
+        return range(self.seed, self.seed + self.seeds)
+
     @model_validator(mode="after")
     def _names_fit(self) -> "Recipe":
         told = misnamed({name: one.merge_of for name, one in self.variants.items()}, self.baselines)

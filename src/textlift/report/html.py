@@ -19,7 +19,7 @@ from textlift.errors import row_list
 from textlift.escaping import visible
 from textlift.evaluation.corrected import about
 from textlift.evaluation.verdict import corrected_bounds
-from textlift.report import frontier, plots, table, wording
+from textlift.report import claims, frontier, plots, table, wording
 from textlift.report.table import Results
 
 Histories = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -91,6 +91,9 @@ def render_html(results: Results, histories: Histories) -> str:
         "checks": sorted(results["checks"], key=lambda finding: _SEVERITIES.get(finding["severity"], 3)),
         "soundness": results.get("soundness"),
         "leakless": table.leakless(results),
+        "without_leaks": claims.without_leaks(results),
+        "openings": claims.openings(results),
+        "spreads": claims.spreads(results),
         "examples": _examples(results["examples"]),
         "recipe_yaml": _yaml(results["recipe"]),
         "usage": _usage(best),
@@ -110,7 +113,12 @@ def render_comparison_html(runs: Sequence[Results]) -> str:
         }
         for number, (title, results) in enumerate(zip(titles, runs, strict=True), start=1)
     ]
-    context = {"runs": compared, "notes": table.comparison_notes(runs), "costs": _costs_by_test(titles, runs)}
+    context = {
+        "runs": compared,
+        "notes": table.comparison_notes(runs),
+        "warnings": claims.chosen_by_test(titles, runs),
+        "costs": _costs_by_test(titles, runs),
+    }
     return _environment().get_template("comparison.html.j2").render(context)
 
 

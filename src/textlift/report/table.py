@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from textlift.escaping import escape_markdown, visible
+from textlift.report.claims import chosen_by_test, openings, spread_lines
 from textlift.report.wording import (
     MISSING,
     clip,
@@ -132,8 +133,13 @@ def doubts(results: Results) -> list[str]:
     told = results.get("soundness")
     if told is None:
         return []
-    without = leakless(results)
-    return [told["summary"], *(one["sentence"] for one in told["against"]), *([without] if without else [])]
+    without, opened = leakless(results), openings(results)
+    return [
+        told["summary"],
+        *(one["sentence"] for one in told["against"]),
+        *([without] if without else []),
+        *([opened.sentence] if opened is not None and opened.is_doubtful else []),
+    ]
 
 
 def leakless(results: Results) -> str | None:
@@ -158,7 +164,9 @@ def markdown_table(results: Results) -> str:
     trust = [f"**Data:** {summary}"] if summary else []
     trust += ["\n".join(f"- {sentence}" for sentence in against)] if against else []
     verdict = f"**Verdict:** {escape_markdown(results['verdict'])}"
-    return "\n\n".join([verdict, *trust, _markdown_rows(headings, rows, n_text=1)]) + "\n"
+    spread = "\n".join(f"- {escape_markdown(line)}" for line in spread_lines(results))
+    parts = [verdict, *trust, _markdown_rows(headings, rows, n_text=1), spread]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def comparison_markdown(runs: Sequence[Results]) -> str:
@@ -173,7 +181,8 @@ def comparison_markdown(runs: Sequence[Results]) -> str:
         for name, variant in results["variants"].items()
     ]
     headings = ["Run", "Variant", *(column.heading for column in _WIDE)]
-    notes = [f"**Note:** {note}" for note in comparison_notes(runs)]
+    notes = [f"**Chosen by test:** {escape_markdown(one)}" for one in chosen_by_test(run_titles(runs), runs)]
+    notes += [f"**Note:** {note}" for note in comparison_notes(runs)]
     return "\n\n".join(["\n".join(verdicts), *notes, _markdown_rows(headings, rows, n_text=2)]) + "\n"
 
 
@@ -207,7 +216,11 @@ def text_table(results: Results) -> str:
     rule = "-" * max(display_width(line) for line in (*heading, *rows))
     summary, *against = doubts(results) or [""]
     trust = [wrap(summary, TEXT_WIDTH), *(wrap(f"- {sentence}", TEXT_WIDTH) for sentence in against)] if summary else []
-    return "\n".join([wrap(results["verdict"], TEXT_WIDTH), *trust, "", *heading, rule, *rows]) + "\n"
+    spread = [wrap(line, TEXT_WIDTH) for line in spread_lines(results)]
+    return (
+        "\n".join([wrap(results["verdict"], TEXT_WIDTH), *trust, "", *heading, rule, *rows, "", *spread]).rstrip()
+        + "\n"
+    )
 
 
 def comparison_text(runs: Sequence[Results]) -> str:
@@ -218,6 +231,7 @@ def comparison_text(runs: Sequence[Results]) -> str:
     parts = [*heading, rule]
     for title, results, rows in zip(titles, runs, groups, strict=True):
         parts += [wrap(title, TEXT_WIDTH), *rows, wrap(results["verdict"], TEXT_WIDTH), ""]
+    parts += [wrap(f"Chosen by test: {one}", TEXT_WIDTH) for one in chosen_by_test(titles, runs)]
     parts += [wrap(f"Note: {note}", TEXT_WIDTH) for note in comparison_notes(runs)]
     return "\n".join(parts).rstrip("\n") + "\n"
 

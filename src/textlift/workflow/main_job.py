@@ -19,9 +19,11 @@ from textlift.runs import RunDirectory
 from textlift.runtime import differences, environment
 from textlift.workflow.baselines import FrozenPass, measure_baselines
 from textlift.workflow.checking import probe_findings
+from textlift.workflow.ledger import open_rows, recipe_digest, summary
 from textlift.workflow.measuring import Measured, restore, store
-from textlift.workflow.preparation import Job, prepare, shortened, sources_of
+from textlift.workflow.preparation import Job, prepare, shortened, sources_of, split_digest
 from textlift.workflow.results import assemble
+from textlift.workflow.seeds import with_seeds
 from textlift.workflow.variants import merged, tune
 
 PROBE_CHECKS = "probe-checks.json"
@@ -95,11 +97,14 @@ def run_recipe(
         for one in differences(before, machine) if before else ():
             progress.say(f"  continued with {one}: the last digits may differ")
         job = _write_inputs(run, job)
+        what, digest = "run" if before is None else "resume", recipe_digest(recipe)
+        open_rows(run, job.dataset, split="test", what=what, recipe=digest, command=command)
         frozen = FrozenPass(job, progress)
         measured = list(_measure_baselines(run, job, frozen, progress=progress))
         job = _with_probe_findings(run, job, frozen, progress=progress)
         measured += _measure_variants(run, job, frozen, progress=progress, done=measured)
-        results = assemble(job, measured, command=command)
+        opened = summary(run, split_digest(job.dataset, "test"))
+        results = assemble(job, measured, command=command, ledger=opened)
         write_report(run, results, {one.name: one.history for one in measured})
         run.finish("complete")
     return RunResult(path, results)
@@ -165,6 +170,8 @@ def _measure_variants(
             one = merged(job, variant, run=run, origin=known[variant.merge_of], progress=progress)
         if earlier is None:
             store(run, job, one)
+        if variant.merge_of is None:
+            one = with_seeds(job, variant, one, run=run, frozen=frozen, progress=progress)
         known[variant.name] = one
         yield one
 

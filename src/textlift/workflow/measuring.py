@@ -17,12 +17,16 @@ MEASURED = ("validation", "test")
 
 @dataclass(frozen=True)
 class Measured:
-    """Logits of a variant on validation and test, (N, C) each, and the record of results.json."""
+    """Logits of a variant on validation and test, (N, C) each, and the record of results.json.
+
+    other_seeds are the logits of the same variant trained from other seeds.
+    """
 
     name: str
     logits: Mapping[str, np.ndarray]
     record: dict[str, Any]
     history: list[dict[str, Any]] = field(default_factory=list)
+    other_seeds: tuple[Mapping[str, np.ndarray], ...] = ()
 
 
 def measure(

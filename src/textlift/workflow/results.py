@@ -8,8 +8,9 @@ import numpy as np
 
 from textlift.evaluation.corrected import with_corrections
 from textlift.evaluation.metrics import softmax
+from textlift.evaluation.seeds import difference_over_seeds
 from textlift.evaluation.soundness import soundness
-from textlift.evaluation.statistics import compare
+from textlift.evaluation.statistics import accuracy_interval, compare
 from textlift.evaluation.verdict import verdict
 from textlift.runtime import environment
 from textlift.workflow.measuring import Measured
@@ -20,7 +21,9 @@ _EXAMPLES = 6
 _EXAMPLE_CHARACTERS = 600
 
 
-def assemble(job: Job, measured: Sequence[Measured], *, command: str) -> dict[str, Any]:
+def assemble(
+    job: Job, measured: Sequence[Measured], *, command: str, ledger: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The documented shape of results.json (docs/results-format.md)."""
     variants = {one.name: one.record for one in measured}
     pairs = [
@@ -37,7 +40,7 @@ def assemble(job: Job, measured: Sequence[Measured], *, command: str) -> dict[st
         )
     ]
     apart = frozenset(name for name, record in variants.items() if record["kind"] == "merged")
-    comparisons = with_corrections(pairs, apart=apart)
+    comparisons = with_corrections([_over_seeds(row, job, measured) for row in pairs], apart=apart)
     best = best_variant(variants)
     checks = [finding.to_dict() for finding in job.findings]
     return {
@@ -55,6 +58,7 @@ def assemble(job: Job, measured: Sequence[Measured], *, command: str) -> dict[st
         "verdict": verdict(variants, comparisons),
         "checks": checks,
         "soundness": soundness(checks),
+        "ledger": ledger,
         "without_leaks": without_leaks(job, measured),
         "examples": _examples(job, next((one for one in measured if one.name == best), None)),
         "recipe": job.recipe.model_dump(mode="json"),
@@ -62,11 +66,32 @@ def assemble(job: Job, measured: Sequence[Measured], *, command: str) -> dict[st
     }
 
 
+def _over_seeds(row: Mapping[str, Any], job: Job, measured: Sequence[Measured]) -> dict[str, Any]:
+    """A comparison of accuracies as one of their means where a side was trained from several seeds.
+
+    What it was between the two that are saved stands in "of_saved".
+    """
+    right = {one.name: _right(one, job.labels["test"]) for one in measured if one.name in (row["a"], row["b"])}
+    counts = {side: len(right[row[side]]) for side in ("a", "b")}
+    if row["metric"] != "accuracy" or max(counts.values()) == 1:
+        return dict(row)
+    found = difference_over_seeds(right[row["a"]], right[row["b"]])
+    saved = {key: row[key] for key in ("difference", "low", "high", "p_value")}
+    values = {"difference": found.estimate, "low": found.low, "high": found.high, "p_value": None}
+    return {**row, **values, "seeds": counts, "of_saved": saved}
+
+
+def _right(one: Measured, labels: np.ndarray) -> np.ndarray:
+    """Whether each seed is right on each test row, (S, N)."""
+    every = (one.logits, *one.other_seeds)
+    return np.stack([logits["test"].argmax(axis=1) == labels for logits in every])
+
+
 def without_leaks(job: Job, measured: Sequence[Measured]) -> dict[str, Any] | None:
     """Accuracy of each variant on the test rows that are neither in an earlier split nor nearly; None where all are.
 
     Returns:
-        "left_out" and "n" (test rows), and "accuracy" by variant.
+        "left_out" and "n" (test rows), and by variant "accuracy", "accuracy_low" and "accuracy_high" (95 %, bootstrap).
     """
     test, labels = job.dataset.splits["test"], job.labels["test"]
     leaked = {
@@ -79,9 +104,17 @@ def without_leaks(job: Job, measured: Sequence[Measured]) -> dict[str, Any] | No
     kept = np.asarray([place not in leaked for place in zip(test.sources, test.row_numbers, strict=True)])
     if kept.all() or not kept.any():
         return None
-    right = {one.name: one.logits["test"].argmax(axis=1) == labels for one in measured}
-    accuracy = {name: float(hits[kept].mean()) for name, hits in right.items()}
-    return {"left_out": int((~kept).sum()), "n": int(kept.sum()), "accuracy": accuracy}
+    scores = {
+        one.name: accuracy_interval((one.logits["test"].argmax(axis=1) == labels)[kept], seed=job.recipe.seed)
+        for one in measured
+    }
+    return {
+        "left_out": int((~kept).sum()),
+        "n": int(kept.sum()),
+        "accuracy": {name: score.estimate for name, score in scores.items()},
+        "accuracy_low": {name: score.low for name, score in scores.items()},
+        "accuracy_high": {name: score.high for name, score in scores.items()},
+    }
 
 
 def _crosses_splits(code: str) -> bool:

@@ -157,14 +157,28 @@ def tune(job: Job, variant: Variant, *, run: RunDirectory, frozen: FrozenPass, p
         ModelError: What was saved does not give the same logits.
         StorageError: The disk refuses.
     """
+    tuning, measured = train_variant(job, variant, variant.name, run=run, frozen=frozen, progress=progress)
+    saves_adapter = tuning.method.saves_adapter
+    return _save(measured, tuning.session.predictor, job=job, run=run, progress=progress, saves_adapter=saves_adapter)
+
+
+def train_variant(
+    job: Job, variant: Variant, name: str, *, run: RunDirectory, frozen: FrozenPass, progress: Progress
+) -> tuple[Tuning, Measured]:
+    """Train a variant and measure it; checkpoints lie in the run's folder of the name until it is stored.
+
+    Raises:
+        TrainingError: Loss or gradient became infinite.
+        StorageError: The disk refuses.
+    """
     memory = PeakMemory(job.runtime.device)
     tuning = start_tuning(job, variant, frozen, progress=progress)
     session, method, counts, predictor = tuning.session, tuning.method, tuning.counts, tuning.session.predictor
-    _train(tuning, variant.name, job=job, run=run, progress=progress)
-    passes = {split: forward_split(predictor, job, split, progress=progress, title=variant.name) for split in MEASURED}
+    _train(tuning, name, job=job, run=run, progress=progress)
+    passes = {split: forward_split(predictor, job, split, progress=progress, title=name) for split in MEASURED}
     measured = measure(
         job,
-        variant.name,
+        name,
         {split: done.logits for split, done in passes.items()},
         kind="tuned",
         method=method.name,
@@ -188,11 +202,11 @@ def tune(job: Job, variant: Variant, *, run: RunDirectory, frozen: FrozenPass, p
             "best_step": session.progress.best_step,
         },
     )
-    told = one_class_warning(variant.name, measured.record)
+    told = one_class_warning(name, measured.record)
     if told:
         progress.say(f"  warning: {told}")
     measured.record["warnings"] = [told] if told else []
-    return _save(measured, predictor, job=job, run=run, progress=progress, saves_adapter=method.saves_adapter)
+    return tuning, measured
 
 
 def merged(job: Job, variant: Variant, *, run: RunDirectory, origin: Measured, progress: Progress) -> Measured:

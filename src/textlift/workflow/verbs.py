@@ -1,5 +1,6 @@
 """The verbs around the main job: load, evaluate, predict, compare, export."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,11 +21,12 @@ from textlift.inference import Prediction, Predictor
 from textlift.methods.registry import METHODS
 from textlift.models.loading import open_base
 from textlift.progress import Progress
-from textlift.recipe import DataSection
+from textlift.recipe import DataSection, parse_recipe
 from textlift.report.html import render_comparison_html
 from textlift.report.table import comparison_markdown, comparison_text, html_fragment
-from textlift.runs import find_variant, open_run
+from textlift.runs import RunDirectory, find_variant, open_run
 from textlift.runtime import choose_runtime
+from textlift.workflow.ledger import open_rows, recipe_digest
 from textlift.workflow.merging import require_low_cost, require_usable
 
 EXPORTS = ("merged",)
@@ -57,13 +59,14 @@ def predict_file(predictor: Predictor, source: str, *, text: str | None, delimit
     return predictor.predict(read_texts(source, text_column=text, delimiter=delimiter))
 
 
-def evaluate_file(path: str, section: DataSection, *, device: str = "auto") -> dict[str, Any]:
+def evaluate_file(path: str, section: DataSection, *, device: str = "auto", command: str = "") -> dict[str, Any]:
     """Scores of a saved variant on other labelled rows.
 
     Args:
         path: As `load`.
         section: The rows: all splits of the source together.
         device: As `load`.
+        command: As typed, for the ledger of the run.
 
     Returns:
         The scores of `evaluate`, with "variant", "rows" and "label_names".
@@ -72,12 +75,25 @@ def evaluate_file(path: str, section: DataSection, *, device: str = "auto") -> d
         DataError: The rows cannot be used, or hold labels that the variant does not know.
     """
     predictor = load(path, device=device)
-    settings = read_settings(find_variant(path)[2])
-    rows = _all_rows(read_dataset(section))
+    run, name, folder = find_variant(path)
+    settings = read_settings(folder)
+    dataset = read_dataset(section)
+    if run is not None:
+        _enter(run, str(name), dataset, command=command)
+    rows = _all_rows(dataset)
     texts = [text for _, text, _ in rows]
     labels = _known_labels(rows, settings)
     logits = predictor.forward(predictor.tokenize(texts)).logits
     return {"variant": path, "label_names": list(predictor.label_names), **evaluate(labels, logits)}
+
+
+def _enter(run: RunDirectory, name: str, dataset: Dataset, *, command: str) -> None:
+    """Write into the ledger of a run that rows were opened; a run that may only be read keeps none."""
+    if not os.access(run.path, os.W_OK):
+        return
+    digest = recipe_digest(parse_recipe(run.read("results.json")["recipe"]))
+    for split in dataset.splits:
+        open_rows(run, dataset, split=split, what=f"evaluate {name}", recipe=digest, command=command)
 
 
 @dataclass(frozen=True)

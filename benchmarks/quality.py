@@ -27,7 +27,7 @@ from textlift.workflow.preparation import Job, prepare
 from textlift.workflow.variants import start_tuning
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "ours": {"learning_rate": 1e-3, "warmup_ratio": 0.06},
+    "ours": {"learning_rate": 1e-3, "warmup_steps": 0.06},
     "published": {"learning_rate": 2e-5, "weight_decay": 0.01},
 }
 

@@ -4,9 +4,9 @@
 
 First the peer trains to its end and is measured on the validation rows: with our settings (all linear layers, learning
 rate 1e-3, buckets of length, no dropout in the base), which is the yardstick, or as the job was published (PEFT's
-default layers, 2e-5, random batches, dropout). Then textlift trains with its defaults of the recipe on the same rows,
-its clock running from the first look at the base model (features, probe and all measurements included), until a
-measurement on the same validation rows is as good. Reading and tokenizing are in neither time.
+default layers, 2e-5, random batches, dropout). Then textlift trains with its defaults on the same rows, its clock
+running from the first look at the base model (features, probe and all measurements included), until a measurement on
+the same validation rows is as good. Reading and tokenizing are in neither time.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from typing import Any
 from sides import Setting, train_peer
 
 from textlift.progress import Progress
+from textlift.recipe import Variant
 from textlift.runtime import environment
 from textlift.training.session import Measurement
 from textlift.workflow.baselines import FrozenPass
@@ -59,10 +60,10 @@ def peer_seconds(job: Job, *, settings: str, epochs: int, seed: int) -> tuple[fl
 
 def our_seconds(job: Job, *, target: float) -> tuple[float | None, float]:
     """Seconds until validation reaches the target, and the accuracy there; None and the best where it never does."""
-    variant = next(one for one in job.recipe.settled_variants() if one.name == "lora")
+    variant = Variant(name="lora")
     progress = Progress()
     began = time.perf_counter()
-    session = start_tuning(job, variant, FrozenPass(job, progress), progress=progress).session
+    session = start_tuning(job, variant, FrozenPass(job, progress, is_whole=False), progress=progress).session
     for event in session.run():
         if isinstance(event, Measurement) and event.accuracy >= target:
             return time.perf_counter() - began, event.accuracy

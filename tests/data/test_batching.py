@@ -125,3 +125,11 @@ def test_counting_tokens_tells_how_many_texts_are_done() -> None:
     counts = token_counts(word_piece(), ["the old boat"] * 5_000, advance=told.append)
     assert told == [4_096, 5_000]
     assert counts.tolist() == [5] * 5_000
+
+
+def test_some_texts_are_taken_whole_and_in_the_order_asked_for() -> None:
+    tokens = tokenize(word_piece(), TEXTS, max_length=12)
+    taken = tokens.take(np.array([2, 0]))
+    assert [taken[0].tolist(), taken[1].tolist()] == [tokens[2].tolist(), tokens[0].tolist()]
+    assert taken.uncut_lengths.tolist() == tokens.uncut_lengths[[2, 0]].tolist()
+    assert len(tokens.take(np.array([], dtype=np.int64))) == 0

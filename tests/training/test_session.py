@@ -131,3 +131,14 @@ def test_an_early_end_for_want_of_gain_says_so(base_folder: BaseFolder, monkeypa
     training = tiny_session(base_folder, epochs=3, batch_size=8, evaluations_per_epoch=3, patience=2)
     list(training.run())
     assert training.end_reason == "2 measurements without gain"
+
+
+def test_known_logits_stand_for_the_first_measurement_alone(base_folder: BaseFolder) -> None:
+    plain = tiny_session(base_folder, batch_size=8, evaluations_per_epoch=1, patience=None)
+    known = np.full((len(plain.validation.labels), plain.classifier.n_classes), 0.5, dtype=np.float32)
+    told = tiny_session(base_folder, batch_size=8, evaluations_per_epoch=1, patience=None)
+    told.start_logits = known
+    without, with_known = ([e for e in one.run() if isinstance(e, Measurement)] for one in (plain, told))
+    assert with_known[0].log_loss == pytest.approx(np.log(plain.classifier.n_classes))
+    assert without[0].log_loss != with_known[0].log_loss
+    assert [one.log_loss for one in without[1:]] == [one.log_loss for one in with_known[1:]]

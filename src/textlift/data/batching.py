@@ -44,6 +44,13 @@ class TokenizedTexts:
         ids: np.ndarray = self.input_ids[self.offsets[index] : self.offsets[index + 1]]
         return ids
 
+    def take(self, rows: np.ndarray) -> "TokenizedTexts":
+        """The texts of some rows, (M,), in their order."""
+        pieces = [self[int(row)] for row in rows]
+        offsets = np.concatenate([[0], np.cumsum(self.lengths[rows], dtype=np.int64)]).astype(np.int64)
+        flat = np.concatenate(pieces) if pieces else np.empty(0, dtype=np.int32)
+        return TokenizedTexts(flat, offsets, self.uncut_lengths[rows])
+
 
 def token_counts(
     tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], *, advance: Callable[[int], None] | None = None

@@ -18,6 +18,10 @@ from textlift.training.loop import gradients_of, random_states, set_random_state
 from textlift.training.session import TrainingSession, first_epoch
 
 _TYPICAL = 3  # steps that are timed, after one that is not
+_HEAP = (
+    0.12  # more than a few passes take: an epoch leaves holes in the heap (docs/performance.md has what was measured)
+)
+_MIXED = (0.9, 0.25, 0.97, 0.6)  # of all passes, by size
 _MOMENTS, _BEST, _GRADIENT = 8, 4, 4  # bytes of a trained weight: AdamW's two moments, the best so far, the gradient
 
 _NOTHING = torch.empty(0)
@@ -88,8 +92,11 @@ def _rehearse(session: TrainingSession) -> Forecast:
         )
     _pass(session, widest)
     seconds = _seconds_per_token(session, batches)
-    _pass(session, widest)  # once more: what the first left in the heap is not always of use to the next
+    for part in (*_spread(parts, lengths), widest):  # what one size leaves in the heap is not always of use to the next
+        _pass(session, part)
     peak = memory.bytes()
+    if peak is not None and before is not None and not device.startswith("cuda"):
+        peak += int(_HEAP * max(0, peak - before))
     set_random_states(states, device)
     return Forecast(
         **facts,
@@ -98,6 +105,12 @@ def _rehearse(session: TrainingSession) -> Forecast:
         fits=True,
         fitting_tokens=session.progress.tokens_per_batch,
     )
+
+
+def _spread(parts: list[np.ndarray], lengths: np.ndarray) -> list[np.ndarray]:
+    """A few passes of unlike sizes, as an epoch mixes them."""
+    ordered = sorted(parts, key=lambda part: len(part) * int(lengths[part].max()))
+    return [ordered[int(share * (len(ordered) - 1))] for share in _MIXED]
 
 
 def _longest(part: np.ndarray, lengths: np.ndarray, count: int) -> np.ndarray:

@@ -89,6 +89,8 @@ class TrainingSession:
         seed: Order of the rows and dropout come from it.
         base_dropout: Whether the dropout of the base model is on.
         hooks: What a method does beside the loss of the rows.
+        start_logits: What the classifier gives for the validation rows before the first step, (N, C), where that is
+            known: the first measurement takes it in place of a pass.
         stop: Asked between steps and between the batches of a measurement; where it says so, `run` ends there.
     """
 
@@ -103,6 +105,7 @@ class TrainingSession:
         seed: int,
         base_dropout: bool,
         hooks: Hooks | None = None,
+        start_logits: np.ndarray | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.predictor = predictor
@@ -115,6 +118,7 @@ class TrainingSession:
         self.seed = seed
         self.base_dropout = base_dropout
         self.hooks = hooks or Hooks()
+        self.start_logits = start_logits
         self.stop = stop
         if settings.gradient_checkpointing is True and not self.recompute():
             raise RecipeError(
@@ -281,12 +285,13 @@ class TrainingSession:
 
     def _measure(self) -> Measurement | None:
         """Scores on validation, and the best weights kept; None where it was stopped half way."""
-        logits: np.ndarray | None = None
-        for event in self.predictor.forward_steps(self.validation.tokens):
-            if isinstance(event, ForwardResult):
-                logits = event.logits
-            elif self.stop():
-                return None
+        logits = self.start_logits if self.progress.step == 0 else None
+        if logits is None:
+            for event in self.predictor.forward_steps(self.validation.tokens):
+                if isinstance(event, ForwardResult):
+                    logits = event.logits
+                elif self.stop():
+                    return None
         assert logits is not None
         accuracy, log_loss = quick_scores(self.validation.labels, logits)
         progress = self.progress

@@ -15,6 +15,8 @@ from textlift.training.tuning import count_parameters
 from textlift.workflow.measuring import MEASURED, Measured, forward_split, measure
 from textlift.workflow.preparation import Job
 
+_HEAD_ROWS, _OF_EACH_CLASS = 2_048, 16
+
 
 @dataclass(frozen=True)
 class FrozenResult:
@@ -27,18 +29,41 @@ class FrozenResult:
 
 @dataclass
 class FrozenPass:
-    """One pass of the untrained model over all splits, made when first asked for; untrained and probe share it."""
+    """One pass of the untrained model, made when first asked for; untrained, probe and the start of heads share it.
+
+    Args:
+        job: Its rows and base model.
+        progress: Told of the pass.
+        is_whole: Whether it goes over all rows, as the baselines and checks want it. Where only heads are started,
+            a sample of train and the validation rows are enough.
+    """
 
     job: Job
     progress: Progress
+    is_whole: bool = True
+
+    @cached_property
+    def train_rows(self) -> np.ndarray:
+        """The rows of train that it goes over, (M,)."""
+        labels = self.job.labels["train"]
+        return np.arange(len(labels)) if self.is_whole else head_sample(labels, seed=self.job.recipe.seed)
 
     @cached_property
     def result(self) -> FrozenResult:
         """The pass itself."""
         predictor = self.job.fresh_predictor()
         splits = {
-            split: forward_split(predictor, self.job, split, progress=self.progress, title="base model", features=True)
+            split: forward_split(
+                predictor,
+                self.job,
+                split,
+                progress=self.progress,
+                title="base model",
+                features=True,
+                rows=self.train_rows if split == "train" and not self.is_whole else None,
+            )
             for split in self.job.tokens
+            if self.is_whole or split != "test"
         }
         total = count_parameters(predictor.classifier).total
         return FrozenResult(splits, total, predictor.classifier.final_linear().bias is not None)
@@ -49,7 +74,7 @@ class FrozenPass:
         job = self.job
         return fit_probe(
             self.features("train"),
-            job.labels["train"],
+            job.labels["train"][self.train_rows],
             job.n_classes,
             bias=self.result.head_has_bias,
             validation_features=self.features("validation"),
@@ -64,10 +89,31 @@ class FrozenPass:
         return logits.astype(np.float32)
 
     def features(self, split: str) -> np.ndarray:
-        """Pooled features of the rows of a split, (N, D)."""
+        """Pooled features of the rows of a split, (N, D); of train those of `train_rows`."""
         features = self.result.splits[split].features
         assert features is not None
         return features
+
+
+def head_sample(labels: np.ndarray, *, seed: int) -> np.ndarray:
+    """Rows that are enough to start a head from: at most 2,048, and of each class at least 16 where there are as many.
+
+    Args:
+        labels: Label ids, (N,).
+        seed: Of the draw.
+
+    Returns:
+        Row indices in order, (M,).
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    counts = np.zeros(int(labels.max()) + 1, dtype=np.int64)
+    first: list[int] = []
+    rest: list[int] = []
+    for row in order:
+        label = labels[row]
+        (first if counts[label] < _OF_EACH_CLASS else rest).append(int(row))
+        counts[label] += 1
+    return np.sort(np.asarray(first + rest[: max(0, _HEAD_ROWS - len(first))], dtype=np.int64))
 
 
 def measure_baselines(job: Job, frozen: FrozenPass, progress: Progress, *, names: Sequence[str]) -> Iterator[Measured]:

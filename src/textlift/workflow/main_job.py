@@ -99,7 +99,7 @@ def run_recipe(
         job = _write_inputs(run, job)
         what, digest = "run" if before is None else "resume", recipe_digest(recipe)
         open_rows(run, job.dataset, split="test", what=what, recipe=digest, command=command)
-        frozen = FrozenPass(job, progress)
+        frozen = FrozenPass(job, progress, is_whole=bool({"untrained", "probe"} & set(recipe.baselines)))
         measured = list(_measure_baselines(run, job, frozen, progress=progress))
         job = _with_probe_findings(run, job, frozen, progress=progress)
         measured += _measure_variants(run, job, frozen, progress=progress, done=measured)

@@ -98,10 +98,17 @@ def restore(run: RunDirectory, name: str) -> Measured | None:
 
 
 def forward_split(
-    predictor: Predictor, job: Job, split: str, *, progress: Progress, title: str, features: bool = False
+    predictor: Predictor,
+    job: Job,
+    split: str,
+    *,
+    progress: Progress,
+    title: str,
+    features: bool = False,
+    rows: np.ndarray | None = None,
 ) -> ForwardResult:
-    """One pass over a split, with progress."""
-    tokens = job.tokens[split]
+    """One pass over a split, or over some of its rows, with progress."""
+    tokens = job.tokens[split] if rows is None else job.tokens[split].take(rows)
     with progress.task(f"{title}: {split}", len(tokens)) as task:
         for step in predictor.forward_steps(tokens, features=features):
             if isinstance(step, ForwardResult):

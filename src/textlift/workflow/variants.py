@@ -37,6 +37,7 @@ from textlift.workflow.merging import cost_warning, merge_cost
 from textlift.workflow.preparation import Job
 
 PROOF_TEXTS = 200
+_TRIED, _SAME = 32, 1e-3  # rows on which the start of a variant is compared with the probe, and how near is the same
 _SAVED_SECONDS = 300.0  # at most so much of a long epoch is lost to a sudden end
 
 
@@ -90,6 +91,7 @@ def start_tuning(job: Job, variant: Variant, frozen: FrozenPass, *, progress: Pr
         seed=job.recipe.seed,
         base_dropout=variant.training.frozen_dropout or method.base_dropout,
         hooks=hooks_of(predictor.classifier, method, options),
+        start_logits=_known_start(predictor, job, frozen) if variant.training.head_start == "probe" else None,
         stop=interrupts.pending,
     )
     if variant.training.gradient_checkpointing is True:
@@ -101,6 +103,18 @@ def start_tuning(job: Job, variant: Variant, frozen: FrozenPass, *, progress: Pr
     if job.runtime.device.startswith("cuda"):
         progress.say(f"  {_told_packing(session)}")
     return Tuning(session, method, options, counts, rate, quantization, held)
+
+
+def _known_start(predictor: Predictor, job: Job, frozen: FrozenPass) -> np.ndarray | None:
+    """Logits of the validation rows before the first step, where they are those of the probe; else None.
+
+    A method that starts where the base model stands, with the probe's head, gives them: tried on a few rows.
+    """
+    known = frozen.probe_logits("validation")
+    rows = np.arange(min(_TRIED, len(known)))
+    found = predictor.forward(job.tokens["validation"].take(rows)).logits
+    scale = max(1.0, float(np.abs(found).max()))
+    return known if float(np.abs(found - known[rows]).max()) <= _SAME * scale else None
 
 
 def follow(tuning: Tuning, name: str, progress: Progress) -> Iterator[TrainingSession]:

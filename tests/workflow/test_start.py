@@ -1,0 +1,52 @@
+"""How a variant starts: the head from a probe, the first measurement from what is known."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import BaseFolder
+from textlift.progress import Progress
+from textlift.workflow.baselines import FrozenPass, head_sample
+from textlift.workflow.planning import Request, resolve
+from textlift.workflow.preparation import Job, prepare
+from textlift.workflow.variants import start_tuning
+
+
+def prepared(base_folder: BaseFolder, data_file: Path, *, method: str) -> Job:
+    return prepare(
+        resolve(Request(str(data_file), model=str(base_folder("bert")), method=method)), Progress(silent=True)
+    )
+
+
+@pytest.mark.parametrize(("method", "is_known"), [("lora", True), ("vera", True), ("prefix-tuning", False)])
+def test_a_variant_that_starts_where_the_probe_stands_is_not_measured_again(
+    base_folder: BaseFolder, data_file: Path, method: str, is_known: bool
+) -> None:
+    job = prepared(base_folder, data_file, method=method)
+    (variant, *_) = job.recipe.settled_variants()
+    frozen = FrozenPass(job, Progress(silent=True))
+    session = start_tuning(job, variant, frozen, progress=Progress(silent=True)).session
+    assert (session.start_logits is not None) == is_known
+    if session.start_logits is not None:
+        measured = session.predictor.forward(job.tokens["validation"]).logits
+        assert session.start_logits == pytest.approx(measured, abs=1e-3)
+
+
+def test_where_only_heads_are_started_the_test_rows_are_not_passed(base_folder: BaseFolder, data_file: Path) -> None:
+    job = prepared(base_folder, data_file, method="lora")
+    frozen = FrozenPass(job, Progress(silent=True), is_whole=False)
+    assert set(frozen.result.splits) == {"train", "validation"}
+    assert frozen.probe[0].weight.shape[0] == job.n_classes
+
+
+def test_a_head_starts_from_a_sample_of_many_rows_with_every_class_in_it() -> None:
+    labels = np.random.default_rng(0).choice(3, p=[0.95, 0.049, 0.001], size=20_000)
+    rows = head_sample(labels, seed=0)
+    assert len(rows) == 2_048
+    assert len(set(rows.tolist())) == 2_048
+    assert np.bincount(labels[rows])[2] == min(16, int((labels == 2).sum()))
+
+
+def test_a_head_starts_from_all_of_few_rows() -> None:
+    assert head_sample(np.array([0, 1, 1, 2]), seed=0).tolist() == [0, 1, 2, 3]

@@ -21,6 +21,7 @@ class Change:
 
     became_right: Ids
     became_wrong: Ids
+    before: Ids  # label ids that the first predicted for all rows, (N,)
 
 
 def confident_mistakes(labels: npt.NDArray[np.integer], probabilities: npt.NDArray[np.floating]) -> Ids:
@@ -43,9 +44,12 @@ def changed(
         before: Probabilities or logits of each class, shape (N, C).
         after: Probabilities of the second, shape (N, C).
     """
-    was_right, is_right = before.argmax(axis=1) == labels, after.argmax(axis=1) == labels
+    predicted = before.argmax(axis=1)
+    was_right, is_right = predicted == labels, after.argmax(axis=1) == labels
     return Change(
-        _surest(np.flatnonzero(~was_right & is_right), after), _surest(np.flatnonzero(was_right & ~is_right), after)
+        _surest(np.flatnonzero(~was_right & is_right), after),
+        _surest(np.flatnonzero(was_right & ~is_right), after),
+        predicted,
     )
 
 

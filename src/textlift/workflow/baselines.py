@@ -32,6 +32,11 @@ class FrozenPass:
     job: Job
     progress: Progress
 
+    @property
+    def is_made(self) -> bool:
+        """Whether the pass was made in this process."""
+        return "result" in self.__dict__
+
     @cached_property
     def result(self) -> FrozenResult:
         """The pass itself."""

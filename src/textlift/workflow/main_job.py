@@ -19,6 +19,8 @@ from textlift.runs import RunDirectory
 from textlift.runtime import differences, environment
 from textlift.workflow.baselines import FrozenPass, measure_baselines
 from textlift.workflow.checking import probe_findings
+from textlift.workflow.error_book import error_book
+from textlift.workflow.features import keep_features
 from textlift.workflow.measuring import Measured, restore, store
 from textlift.workflow.preparation import Job, prepare, shortened, sources_of
 from textlift.workflow.results import assemble
@@ -100,6 +102,7 @@ def run_recipe(
         job = _with_probe_findings(run, job, frozen, progress=progress)
         measured += _measure_variants(run, job, frozen, progress=progress, done=measured)
         results = assemble(job, measured, command=command)
+        results["error_book"] = error_book(run, job, measured, progress=progress)
         write_report(run, results, {one.name: one.history for one in measured})
         run.finish("complete")
     return RunResult(path, results)
@@ -130,6 +133,7 @@ def _measure_baselines(run: RunDirectory, job: Job, frozen: FrozenPass, *, progr
             done[name] = earlier
     missing = [name for name in job.recipe.baselines if name not in done]
     for one in measure_baselines(job, frozen, progress, names=missing):
+        keep_features(run, job, frozen)
         store(run, job, one)
         done[one.name] = one
     yield from (done[name] for name in job.recipe.baselines)
@@ -164,6 +168,7 @@ def _measure_variants(
         else:
             one = merged(job, variant, run=run, origin=known[variant.merge_of], progress=progress)
         if earlier is None:
+            keep_features(run, job, frozen)
             store(run, job, one)
         known[variant.name] = one
         yield one

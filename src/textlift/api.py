@@ -146,6 +146,7 @@ def fix(
     *,
     validation: str | Path | None = None,
     test: str | Path | None = None,
+    relabel: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> FixResult:
     """A cleaned copy of labelled rows with a log of every change: `textlift check --fix`. The rows stay as they are.
@@ -155,13 +156,15 @@ def fix(
         output: New or empty folder for train.csv, validation.csv, test.csv and log/.
         validation: File of the validation rows.
         test: File of the test rows.
+        relabel: A listing such as likely-wrong-labels.csv of a run; its filled new_label is put into the copy.
         settings: As `check`.
 
     Raises:
         TextliftError: See `textlift.errors`.
     """
     recipe = _checked(source, validation=validation, test=test, model=None, settings=settings)
-    return write_fixed(check_rows(recipe, Progress(silent=True)), recipe.data, Path(output))
+    listing = None if relabel is None else Path(relabel)
+    return write_fixed(check_rows(recipe, Progress(silent=True)), recipe.data, Path(output), relabel=listing)
 
 
 def _checked(

@@ -17,7 +17,7 @@ from markupsafe import Markup, escape
 
 from textlift.errors import row_list
 from textlift.escaping import visible
-from textlift.report import frontier, plots, table, wording
+from textlift.report import error_book, frontier, plots, table, wording
 from textlift.report.table import Results
 
 Histories = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -90,6 +90,7 @@ def render_html(results: Results, histories: Histories) -> str:
         "soundness": results.get("soundness"),
         "leakless": table.leakless(results),
         "examples": _examples(results["examples"]),
+        "book": error_book.view(results),
         "recipe_yaml": _yaml(results["recipe"]),
         "usage": _usage(best),
     }

@@ -41,7 +41,7 @@ def relabelled(dataset: Dataset, listing: Path) -> tuple[Dataset, list[Change]]:
         InputNotFoundError: There is no such file.
         DataError: It lacks a column; or a row is not there, its text or label is another, or the new label is unknown.
     """
-    values = {csv_cell(name).strip(): value for name, value in _both(dataset)}
+    values = _values(dataset)
     places = _places(dataset, listing)
     labels = {split: list(rows.labels) for split, rows in dataset.splits.items()}
     changes, seen = [], dict[tuple[str, int], int]()
@@ -86,10 +86,11 @@ def relabelled(dataset: Dataset, listing: Path) -> tuple[Dataset, list[Change]]:
     return replace(dataset, splits=splits), changes
 
 
-def _both(dataset: Dataset) -> list[tuple[str, str]]:
-    """Every way to write a label and its value; a name that people see goes before a value."""
-    written = [(value, value) for value in dataset.label_values]
-    return [*written, *zip(dataset.label_names, dataset.label_values, strict=True)]
+def _values(dataset: Dataset) -> dict[str, str]:
+    """The label value for every way to write it; a name that people see goes before a value."""
+    written = [*zip(dataset.label_values, dataset.label_values, strict=True)]
+    written += zip(dataset.label_names, dataset.label_values, strict=True)
+    return {form.strip(): value for name, value in written for form in (csv_cell(name), name)}
 
 
 def _places(dataset: Dataset, listing: Path) -> list[_Place]:

@@ -42,7 +42,10 @@ def view(results: Mapping[str, Any]) -> dict[str, Any] | None:
         "open": mistakes[:OPEN],
         "folded": mistakes[OPEN:],
         "nearest_by": book["nearest_by"],
-        "labels": [{**found, "rows": [_plain(row) for row in found["rows"]]} for found in book["label_errors"]],
+        "labels": [
+            {**found, "sentence": _capital(found["sentence"]), "rows": [_plain(row) for row in found["rows"]]}
+            for found in book["label_errors"]
+        ],
         "changes": [
             {
                 **change,
@@ -78,7 +81,8 @@ def _mistake(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **_plain(row),
         "pieces": [
-            {"text": re.sub(r"\n", " ↵ ", _piece(part)), "class": shade(weight, largest)} for part, weight in parts
+            {"text": one_line(part, PIECE_WIDTH), "space": _space(part), "class": shade(weight, largest)}
+            for part, weight in parts
         ],
         "carried": _named(ordered, largest),
         "opposed": _named([part for part in reversed(ordered) if part[1] < 0], largest),
@@ -87,10 +91,10 @@ def _mistake(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _piece(part: str) -> str:
-    """A word with the space after it, clipped without it."""
-    space = " " if part[-1:].isspace() else ""
-    return wording.clip(part.rstrip(), PIECE_WIDTH) + space
+def _space(part: str) -> str:
+    """What stands after a word: nothing, a space, or the mark of a line break."""
+    after = part[len(part.rstrip()) :]
+    return " ↵ " if "\n" in after else " " if after else ""
 
 
 def _named(parts: Sequence[Any], largest: float) -> list[dict[str, str]]:
@@ -103,6 +107,10 @@ def _near(row: Mapping[str, Any]) -> list[dict[str, Any]]:
         {**one, "text": one_line(one["text"], NEAR_WIDTH), "similarity": f"{one['similarity']:.2f}"}
         for one in row.get("nearest", [])
     ]
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -126,5 +126,11 @@ def test_a_hostile_word_is_text(payload: str) -> None:
     assert [name for name, _ in shown.values] == [name for name, _ in harmless.values]
 
 
+def test_a_mistake_is_never_told_as_entirely_sure() -> None:
+    results = make_results()
+    results["error_book"]["confident"][0]["probability"] = 0.99996
+    assert "> 99.9 %, labelled" in words(results)
+
+
 def test_a_view_of_no_book_is_none() -> None:
     assert view({"error_book": None}) is None

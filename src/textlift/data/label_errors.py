@@ -109,7 +109,7 @@ def told_doubt(split: str, found: Doubted, *, judge: str) -> str:
     doubt = f"{found.seen:,} labels of {split} have a probability of at most {found.limit or _DOUBTFUL:.2g}"
     if found.limit is None:
         expected = f"{found.expected:,.0f} are to be expected"
-        return f"no sign of wrong labels: {doubt}, {expected}; the least probable are listed."
+        return f"no more labels in doubt than chance gives: {doubt}, {expected}; the least probable are listed."
     wrong = f"about {found.seen - found.expected:,.0f} of them are wrong"
     by = found.source or f"the {judge}"
     return f"{doubt}, where {found.expected:,.0f} are to be expected: {wrong} ({len(found.rows):,} listed, by {by})."

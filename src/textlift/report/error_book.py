@@ -18,6 +18,7 @@ NAMED = 3  # words that are named with their weight
 TEXT_WIDTH, PIECE_WIDTH, NEAR_WIDTH = 600, 160, 160  # columns
 _LEAST = 0.1  # of the largest weight: below it a word is not shaded
 _LEVELS = 4
+_SURE = 0.9995  # a mistake is never told as 100 %
 _LOWEST = 5  # slices told where none is below the rest
 
 
@@ -114,7 +115,8 @@ def _capital(sentence: str) -> str:
 
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {**row, "text": one_line(row["text"], TEXT_WIDTH)}
+    probability = "> 99.9 %" if row["probability"] >= _SURE else wording.percent(row["probability"])
+    return {**row, "text": one_line(row["text"], TEXT_WIDTH), "probability": probability}
 
 
 def _slice(one: Mapping[str, Any]) -> dict[str, Any]:

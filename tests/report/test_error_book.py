@@ -33,7 +33,7 @@ def test_it_tells_how_much_is_wrong_and_where_the_rows_stand() -> None:
 
 def test_a_slice_stands_with_its_interval_the_rest_and_its_commonest_mistake() -> None:
     text = words(make_results())
-    assert "with a hashtag 120 67.5 %58.0 to 76.0 94.0 % < 0.001 sadness taken for surprise: 20" in text
+    assert "with a hashtag 120 67.5 %58.0 to 76.0 94.0 % 90.0 % < 0.001 sadness taken for surprise: 20" in text
     assert "word love" not in text
 
 

@@ -58,7 +58,7 @@ def mistaken_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def mistaken(base_folder: BaseFolder, mistaken_data: Path) -> Path:
     """A run with mistakes to list."""
-    return made(wrong_labels(), mistaken_data, model=base_folder("bert"))
+    return made(wrong_labels(360), mistaken_data, model=base_folder("bert"))
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -111,6 +111,12 @@ def test_a_listed_mistake_has_its_words_and_its_nearest_rows(mistaken: Path) -> 
     assert book["nearest_by"] == "cosine of the features that the base model has before tuning"
 
 
+def test_a_slice_of_one_class_is_as_its_class(mistaken: Path) -> None:
+    found = [row for row in table(mistaken / "error-book" / "slices.csv") if row["slice"].startswith("labelled ")]
+    assert len(found) == 3
+    assert all(row["class_accuracy"] == row["accuracy"] for row in found)
+
+
 def test_a_run_that_was_killed_before_its_end_gives_the_same_error_book(
     mistaken: Path, mistaken_data: Path, base_folder: BaseFolder
 ) -> None:
@@ -118,7 +124,7 @@ def test_a_run_that_was_killed_before_its_end_gives_the_same_error_book(
     book = book_of(mistaken)
     (mistaken / "results.json").unlink()
     shutil.rmtree(mistaken / "error-book")
-    again = made(wrong_labels(), mistaken_data, model=base_folder("bert"), resume=True)
+    again = made(wrong_labels(360), mistaken_data, model=base_folder("bert"), resume=True)
     assert book_of(again) == book
     assert {name: (again / "error-book" / name).read_bytes() for name in FILES} == before
 

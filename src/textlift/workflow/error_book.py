@@ -40,8 +40,8 @@ COLUMNS: Mapping[str, Sequence[str]] = {
     "became-wrong.csv": (*PLACE, *SAID, "against", "prediction_before", "text"),
 }
 _SLICE_COLUMNS = (
-    "slice", "rows", "right", "accuracy", "low", "high", "rest_accuracy", "p", "p_holm", "is_below", "same_as",
-    "commonest_mistake",
+    "slice", "rows", "right", "accuracy", "low", "high", "rest_accuracy", "class_accuracy", "p", "p_holm", "is_below",
+    "same_as", "commonest_mistake",
 )  # fmt: skip
 
 
@@ -73,6 +73,15 @@ class _Case:
         """The same for a file."""
         text = shortened(self.job.dataset.splits[split].texts[place])
         return {**self.row(split, place), "text": text, **others}
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A slice, its commonest mistake in words, and the accuracy that its mix of classes alone would give."""
+
+    slice: Slice
+    mistake: str
+    class_accuracy: float
 
 
 def error_book(
@@ -166,8 +175,8 @@ def _changes(case: _Case, measured: Sequence[Measured]) -> dict[str, Change]:
     return {one.name: changed(labels, one.logits["test"], after) for one in baselines}
 
 
-def _slices(case: _Case) -> list[tuple[Slice, str]]:
-    """Every slice of test that was tried, with its commonest mistake in words."""
+def _slices(case: _Case) -> list[_Tried]:
+    """Every slice of test that was tried, the clearest first."""
     job, names = case.job, case.job.dataset.label_names
     labels, predicted = job.labels["test"], case.probabilities["test"].argmax(axis=1)
     parts = (
@@ -176,12 +185,17 @@ def _slices(case: _Case) -> list[tuple[Slice, str]]:
         | classes(predicted, names, kind="predicted")
     )
     right = predicted == labels
+    of_class = np.bincount(labels, weights=right, minlength=len(names)) / np.maximum(
+        1, np.bincount(labels, minlength=len(names))
+    )
     found = []
     for one in compare_slices(right, parts):
-        places = np.flatnonzero(parts[one.kind, one.name] & ~right)
+        mask = parts[one.kind, one.name]
+        places = np.flatnonzero(mask & ~right)
         pairs = Counter(zip(labels[places].tolist(), predicted[places].tolist(), strict=True))
         (true, said), count = min(pairs.items(), key=lambda pair: (-pair[1], pair[0])) if pairs else ((0, 0), 0)
-        found.append((one, f"{names[true]} taken for {names[said]}: {count}" if count else ""))
+        mistake = f"{names[true]} taken for {names[said]}: {count}" if count else ""
+        found.append(_Tried(one, mistake, float(of_class[labels[mask]].mean())))
     return found
 
 
@@ -220,15 +234,15 @@ def _nearest(run: RunDirectory, case: _Case, places: Sequence[int]) -> tuple[dic
 # ---- how it is told
 
 
-def _told_slices(case: _Case, slices: Sequence[tuple[Slice, str]]) -> dict[str, Any]:
-    distinct = [(one, mistake) for one, mistake in slices if not one.same_as]
+def _told_slices(case: _Case, slices: Sequence[_Tried]) -> dict[str, Any]:
+    distinct = [(tried.slice, tried) for tried in slices if not tried.slice.same_as]
     labels = case.job.labels["test"]
     return {
         "tried": len(slices),
         "least_rows": LEAST_ROWS,
         "level": LEVEL,
         "accuracy": float((case.probabilities["test"].argmax(axis=1) == labels).mean()),
-        "below": sum(one.is_below for one, _ in slices),
+        "below": sum(tried.slice.is_below for tried in slices),
         "shown": [
             {
                 "slice": one.title,
@@ -238,12 +252,13 @@ def _told_slices(case: _Case, slices: Sequence[tuple[Slice, str]]) -> dict[str, 
                 "low": one.low,
                 "high": one.high,
                 "rest_accuracy": one.rest_accuracy,
+                "class_accuracy": tried.class_accuracy,
                 "p": one.p_value,
                 "p_holm": one.p_holm,
                 "is_below": one.is_below,
-                "commonest_mistake": mistake,
+                "commonest_mistake": tried.mistake,
             }
-            for one, mistake in distinct[:_SLICES]
+            for one, tried in distinct[:_SLICES]
         ],
     }
 
@@ -282,7 +297,7 @@ def _write(
     *,
     mistakes: Mapping[str, list[int]],
     changes: Mapping[str, Change],
-    slices: Sequence[tuple[Slice, str]],
+    slices: Sequence[_Tried],
     labels: Mapping[str, Doubted | None],
 ) -> None:
     """The files of the error book; each has its columns also where it has no rows."""
@@ -297,7 +312,7 @@ def _write(
     for name, columns in COLUMNS.items():
         chosen = ({column: row[column] for column in columns} for row in rows[name])
         write_table(folder / name, columns, chosen)
-    write_table(folder / "slices.csv", _SLICE_COLUMNS, (_slice_cells(one, mistake) for one, mistake in slices))
+    write_table(folder / "slices.csv", _SLICE_COLUMNS, (_slice_cells(one) for one in slices))
 
 
 def _label_cells(case: _Case, labels: Mapping[str, Doubted | None]) -> Iterable[Mapping[str, Cell]]:
@@ -316,7 +331,8 @@ def _change_cells(case: _Case, changes: Mapping[str, Change], kind: str) -> Iter
             yield case.cells("test", place, against=against, prediction_before=names[change.before[place]])
 
 
-def _slice_cells(one: Slice, mistake: str) -> Mapping[str, Cell]:
+def _slice_cells(tried: _Tried) -> Mapping[str, Cell]:
+    one = tried.slice
     return {
         "slice": one.title,
         "rows": one.n,
@@ -325,9 +341,10 @@ def _slice_cells(one: Slice, mistake: str) -> Mapping[str, Cell]:
         "low": round(one.low, 4),
         "high": round(one.high, 4),
         "rest_accuracy": round(one.rest_accuracy, 4),
+        "class_accuracy": round(tried.class_accuracy, 4),
         "p": float(f"{one.p_value:.3g}"),
         "p_holm": float(f"{one.p_holm:.3g}"),
         "is_below": str(one.is_below).lower(),
         "same_as": one.same_as,
-        "commonest_mistake": mistake,
+        "commonest_mistake": tried.mistake,
     }

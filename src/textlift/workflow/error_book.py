@@ -110,7 +110,7 @@ def error_book(
     _write(run, case, mistakes=mistakes, changes=changes, slices=slices, labels=labels)
     first = next(iter(changes.values())).became_wrong.tolist()[:_CHANGED] if changes else []
     listed = list(dict.fromkeys([*mistakes["test"][:_MISTAKES], *first]))
-    predictor = load_variant(_saved(run, name), job.runtime, base_name=job.recipe.model.name)
+    predictor = load_variant(_saved(run, name), job.runtime, base_name=str(job.base.folder.path))
     explained = _explained(case, predictor, listed)
     near, note = _nearest(run, case, listed)
     rows = {

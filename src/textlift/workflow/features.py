@@ -5,6 +5,7 @@ Kept as unit rows in half precision; of a large split a seeded sample.
 
 import io
 from dataclasses import dataclass
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -74,12 +75,12 @@ def kept_features(run: RunDirectory) -> KeptFeatures | None:
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             return KeptFeatures(
                 {split: arrays[f"{split}_rows"] for split in _SPLITS},
                 {split: arrays[f"{split}_unit"] for split in _SPLITS},
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise CheckpointError(f"{path}: must hold features that textlift wrote; it cannot be read.") from error
 
 

@@ -9,6 +9,7 @@ from textlift.progress import Progress
 from textlift.recipe import DataSection, Recipe
 from textlift.workflow import verbs
 from textlift.workflow.checking import CheckResult, FixResult, check_rows, write_check, write_fixed
+from textlift.workflow.explaining import explain_texts
 from textlift.workflow.main_job import RunResult, run_recipe
 from textlift.workflow.planning import Request, resolve
 from textlift.workflow.verbs import Comparison
@@ -90,6 +91,23 @@ def evaluate(path: str | Path, source: str | Path, *, device: str = "auto", **co
         TextliftError: See `textlift.errors`.
     """
     return verbs.evaluate_file(str(path), DataSection(source=str(source), **columns), device=device)
+
+
+def explain(path: str | Path, texts: Sequence[str] | str, *, device: str = "auto") -> list[dict[str, Any]]:
+    """Which words carried what a saved variant says of texts, and which training rows are near: `textlift explain`.
+
+    Args:
+        path: As `load`.
+        texts: One or several.
+        device: auto, cpu, cuda, cuda:N or mps.
+
+    Returns:
+        For each text "text", "prediction", "probability", "words", "nearest" and "note" (docs/error-book.md).
+
+    Raises:
+        TextliftError: See `textlift.errors`.
+    """
+    return explain_texts(str(path), [texts] if isinstance(texts, str) else list(texts), device=device)
 
 
 def compare(*paths: str | Path, output: str | Path | None = None) -> Comparison:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import textlift
 from cli_calls import SUBJECTS, Command, rows
 from conftest import BaseFolder
 from textlift.evaluation.error_book import unit_rows
@@ -191,6 +192,10 @@ def test_explain_without_the_data_of_the_run_says_why_there_are_no_near_rows(
     (moved / "features.npz").unlink()
     (told,) = explained(command, moved / "lora", "wave")
     assert "only a run that passed train through the frozen base model knows them" in told["note"]
+
+
+def test_explain_in_python_takes_one_text_or_several(finished: Path) -> None:
+    assert [told["text"] for told in textlift.explain(finished, "wave")] == ["wave"]
 
 
 def test_explain_of_an_exported_folder_has_words_alone(finished: Path, command: Command) -> None:

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from textlift.api import check, compare, evaluate, export, fix, load, run
+    from textlift.api import check, compare, evaluate, explain, export, fix, load, run
     from textlift.errors import TextliftError
     from textlift.estimator import TextClassifier
 
@@ -23,6 +23,7 @@ _HOMES = {
     "check": "textlift.api",
     "compare": "textlift.api",
     "evaluate": "textlift.api",
+    "explain": "textlift.api",
     "export": "textlift.api",
     "fix": "textlift.api",
     "load": "textlift.api",
@@ -36,6 +37,7 @@ __all__ = [
     "check",
     "compare",
     "evaluate",
+    "explain",
     "export",
     "fix",
     "load",

@@ -9,6 +9,7 @@ from textlift.progress import Progress
 from textlift.recipe import DataSection, Recipe
 from textlift.workflow import verbs
 from textlift.workflow.checking import CheckResult, FixResult, check_rows, write_check, write_fixed
+from textlift.workflow.explaining import explain_texts
 from textlift.workflow.main_job import RunResult, run_recipe
 from textlift.workflow.planning import Request, resolve
 from textlift.workflow.verbs import Comparison
@@ -92,6 +93,23 @@ def evaluate(path: str | Path, source: str | Path, *, device: str = "auto", **co
     return verbs.evaluate_file(str(path), DataSection(source=str(source), **columns), device=device)
 
 
+def explain(path: str | Path, texts: Sequence[str] | str, *, device: str = "auto") -> list[dict[str, Any]]:
+    """Which words carried what a saved variant says of texts, and which training rows are near: `textlift explain`.
+
+    Args:
+        path: As `load`.
+        texts: One or several.
+        device: auto, cpu, cuda, cuda:N or mps.
+
+    Returns:
+        For each text "text", "prediction", "probability", "words", "nearest" and "note" (docs/error-book.md).
+
+    Raises:
+        TextliftError: See `textlift.errors`.
+    """
+    return explain_texts(str(path), [texts] if isinstance(texts, str) else list(texts), device=device)
+
+
 def compare(*paths: str | Path, output: str | Path | None = None) -> Comparison:
     """Several finished runs in one table: `textlift compare`.
 
@@ -146,6 +164,7 @@ def fix(
     *,
     validation: str | Path | None = None,
     test: str | Path | None = None,
+    relabel: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> FixResult:
     """A cleaned copy of labelled rows with a log of every change: `textlift check --fix`. The rows stay as they are.
@@ -155,13 +174,15 @@ def fix(
         output: New or empty folder for train.csv, validation.csv, test.csv and log/.
         validation: File of the validation rows.
         test: File of the test rows.
+        relabel: A listing such as likely-wrong-labels.csv of a run; its filled new_label is put into the copy.
         settings: As `check`.
 
     Raises:
         TextliftError: See `textlift.errors`.
     """
     recipe = _checked(source, validation=validation, test=test, model=None, settings=settings)
-    return write_fixed(check_rows(recipe, Progress(silent=True)), recipe.data, Path(output))
+    listing = None if relabel is None else Path(relabel)
+    return write_fixed(check_rows(recipe, Progress(silent=True)), recipe.data, Path(output), relabel=listing)
 
 
 def _checked(

@@ -32,6 +32,7 @@ from textlift.cli_options import (
     MinPerClass,
     Model,
     Overrides,
+    Relabel,
     Saved,
     Seed,
     Seeds,
@@ -39,9 +40,10 @@ from textlift.cli_options import (
     Target,
     Test,
     TextColumn,
+    Texts,
     Validation,
 )
-from textlift.cli_printing import print_check, print_json, print_line
+from textlift.cli_printing import print_check, print_explained, print_json, print_line
 from textlift.errors import UsageError
 from textlift.interrupts import handled
 
@@ -182,6 +184,7 @@ def check(
     encoding: Encoding = None,
     output: Annotated[Path | None, typer.Option(help="Folder for checks.json and the rows of every finding.")] = None,
     fix: Fix = None,
+    relabel: Relabel = None,
     as_json: Json = False,
 ) -> None:
     """Tell what is in labelled rows and what is wrong with them; exit code 65 on errors."""
@@ -190,6 +193,8 @@ def check(
     from textlift.workflow.checking import check_rows, write_check, write_fixed
     from textlift.workflow.planning import Request, resolve
 
+    if relabel is not None and fix is None:
+        raise UsageError("--relabel puts labels into the copy of --fix; pass --fix DIR too.")
     values = _data_values(
         text=text,
         label=label,
@@ -206,7 +211,7 @@ def check(
     recipe = resolve(request)
     found = check_rows(recipe, Progress(), with_model=model is not None)
     result = found if output is None else write_check(found, output)
-    fixed = None if fix is None else write_fixed(result, recipe.data, fix)
+    fixed = None if fix is None else write_fixed(result, recipe.data, fix, relabel=relabel)
     (print_json if as_json else print_check)(result.to_dict() | ({"fixed": fixed.to_dict()} if fixed else {}))
     if (fixed or result).has_errors:
         raise typer.Exit(DataError.exit_code)
@@ -254,6 +259,15 @@ def predict(
 
     for prediction in predict_file(load(saved, device=device or "auto"), source, text=text, delimiter=delimiter):
         typer.echo(json.dumps(prediction.to_dict()))
+
+
+@app.command()
+def explain(saved: Saved, texts: Texts, device: Device = None, as_json: Json = False) -> None:
+    """Tell which words carried a prediction, and which training rows are near."""
+    from textlift.workflow.explaining import explain_texts
+
+    told = explain_texts(saved, texts, device=device or "auto")
+    (print_json if as_json else print_explained)(told)
 
 
 @app.command()

@@ -19,6 +19,10 @@ CheckModel = Annotated[
     typer.Option("--model", help="Base model: counts its tokens, and looks for label errors by its features."),
 ]
 Fix = Annotated[Path | None, typer.Option(help="Folder for a cleaned copy with a log of every change.")]
+Relabel = Annotated[
+    Path | None, typer.Option(help="Listing whose filled new_label goes into the copy of --fix.", metavar="CSV")
+]
+Texts = Annotated[list[str], typer.Argument(help="Texts to explain.", metavar='"TEXT" ...')]
 Seed = Annotated[int | None, typer.Option(help="Every draw comes from this number; 0 when not given.")]
 Seeds = Annotated[
     int | None,

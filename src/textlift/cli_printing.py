@@ -8,6 +8,9 @@ import typer
 from textlift.errors import safe_for_terminal
 from textlift.escaping import visible
 
+_STRONGEST = 10  # words that are told of a text
+_SHOWN = 100  # characters of a text on a line
+
 
 def tell_error(message: str) -> None:
     """Foreign text on stderr, three lines at most."""
@@ -42,6 +45,24 @@ def print_check(result: dict[str, Any]) -> None:
     lines += ["--output DIR lists the rows of each finding."] if _has_unlisted_rows(result) else []
     lines += _fixed_lines(result["fixed"]) if "fixed" in result else []
     print_line("\n".join(lines))
+
+
+def print_explained(told: list[dict[str, Any]]) -> None:
+    """What `textlift explain` found: of each text the strongest words and the nearest training rows."""
+    for one in told:
+        strongest = sorted(one["words"]["parts"], key=lambda part: -abs(part[1]))[:_STRONGEST]
+        lines = [
+            f"{visible(one['prediction'])} {one['probability']:.1%}, log odds {one['words']['log_odds']:+.2f}: "
+            f"{visible(one['text'][:_SHOWN])}",
+            *(f"  {weight:+8.2f}  {visible(part.strip()[:_SHOWN])}" for part, weight in strongest),
+        ]
+        lines += [f"  {one['words']['unread']:,} more words are not read"] if one["words"]["unread"] else []
+        for row in one["nearest"]:
+            place = f"{visible(row['source'])}:{row['row']}"
+            text = visible(row["text"][:_SHOWN])
+            lines.append(f"  near in train ({row['similarity']:.2f}): {visible(row['label'])} | {text} | {place}")
+        lines += [f"  {visible(one['note'])}"] if one["note"] else []
+        print_line("\n".join(lines))
 
 
 def _fixed_lines(fixed: dict[str, Any]) -> list[str]:

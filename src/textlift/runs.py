@@ -7,6 +7,8 @@
       splits.csv        split, file and row number of every row
       checks.json       what the checks found; conflicts.csv where texts carry two labels; findings/ with all rows of
                         each finding; probe-checks.json those that looked at frozen features
+      features.safetensors  of the frozen base model, where a pass was made: rows like a given one are told by them
+      error-book/       what the best variant gets wrong, as tables for people (docs/error-book.md)
       results.json      everything measured; results.md and report.html show it
       ledger.jsonl      every time the test rows were opened; stays where a run is replaced
       variants/NAME/    metrics.json, predictions.jsonl, history.jsonl, adapter/ or model/, checkpoints/ while training

@@ -106,6 +106,7 @@ def make_results(label_names: list[str] | None = None, *, variants: int = 7) -> 
         },
         "ledger": make_ledger(),
         "examples": _examples(labels),
+        "error_book": _error_book(labels),
         "recipe": {"seed": 0, "model": {"name": "embedded", "pooling": "mean"}, "method": {"name": "lora", "rank": 16}},
         "environment": {"python": "3.12.3", "torch": "2.6.0", "threads": 2, "processors": ["x86_64", "AVX2"]},
     }
@@ -180,6 +181,44 @@ def _examples(labels: list[str]) -> dict[str, Any]:
         "wrong": [example(row, is_right=False) for row in range(2, 6)],
         "confident_wrong": [example(row, is_right=False) for row in range(2)],
     }
+
+
+def _error_book(labels: list[str]) -> dict[str, Any]:
+    def row(number: int) -> dict[str, Any]:
+        found = _examples(labels)["confident_wrong"][0]
+        parts = [["i ", 0.1], ["feel ", -0.8], ["greedy ", 2.5], ["wrong", 0.4]]
+        near = {"source": "train.csv", "row": 7, "label": labels[0], "text": TEXTS[4], "similarity": 0.83}
+        words = {"log_odds": 3.1, "parts": parts, "unread": 3 * number}
+        return {
+            **found,
+            "split": "test",
+            "row": number,
+            "probability_of_label": 0.01,
+            "words": words,
+            "nearest": [near],
+        }
+
+    def part(name: str, *, is_below: bool) -> dict[str, Any]:
+        return {"slice": name, "rows": 120, "right": 81, "accuracy": 0.675, "low": 0.58, "high": 0.76,
+                "rest_accuracy": 0.94, "class_accuracy": 0.9, "p": 1e-9, "p_holm": 1e-7 if is_below else 0.8,
+                "is_below": is_below, "commonest_mistake": f"{labels[0]} taken for {labels[-1]}: 20"}  # fmt: skip
+
+    doubt = {"split": "test", "sentence": "12 labels of test have a probability of at most 0.01, where 2 are expected.",
+             "is_sign": True, "count": 12, "rows": [row(1), row(2)]}  # fmt: skip
+    change = {"against": "probe", "became_right": 590, "became_wrong": 12, "p_value": 0.0,
+              "right": [row(3)], "wrong": [{**row(4), "prediction_before": labels[0]}]}  # fmt: skip
+    return {
+        "variant": "lora",
+        "folder": "error-book",
+        "rows": {"validation": 2000, "test": 2000},
+        "mistakes": {"validation": 130, "test": 138},
+        "confident": [row(number) for number in range(6)],
+        "nearest_by": "cosine of the features that the base model has before tuning",
+        "slices": {"tried": 214, "least_rows": 20, "level": 0.05, "accuracy": 0.931, "below": 3,
+                   "shown": [part("with a hashtag", is_below=True), part("word love", is_below=False)]},
+        "label_errors": [doubt],
+        "changes": [change, {**change, "against": "untrained", "right": [], "wrong": []}],
+    }  # fmt: skip
 
 
 def make_histories(names: tuple[str, ...] = ("lora", "full"), *, steps: int = 400) -> dict[str, list[dict[str, Any]]]:

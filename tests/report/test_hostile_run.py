@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import unicodedata
 from pathlib import Path
 from typing import NamedTuple
@@ -63,7 +64,9 @@ def hidden_in(text: str) -> set[str]:
 def test_no_label_or_file_name_becomes_a_path(hostile_run: HostileRun) -> None:
     assert sorted(path.name for path in hostile_run.folder.iterdir()) == sorted([FILE, "run"])
     found = [path.relative_to(hostile_run.directory) for path in hostile_run.directory.rglob("*")]
-    assert all(part.replace("_", "").replace(".", "").isalnum() for path in found for part in path.parts)
+    assert all(
+        re.fullmatch("[a-zA-Z0-9_.-]+", part) and not part.startswith("-") for path in found for part in path.parts
+    )
     assert {path.parts[1] for path in found if path.parts[0] == "variants" and len(path.parts) > 1} == {
         "majority",
         "lora",

@@ -7,6 +7,7 @@ from textlift.data.dataset import Dataset, Rows
 from textlift.data.findings import Finding, raise_errors
 from textlift.data.listing import write_listings
 from textlift.data.reading import read_dataset
+from textlift.data.relabelling import relabelled
 from textlift.data.splits import cut_validation, prepare_splits
 from textlift.data.texts import read_texts
 
@@ -25,6 +26,7 @@ __all__ = [
     "raise_errors",
     "read_dataset",
     "read_texts",
+    "relabelled",
     "write_cleaned",
     "write_conflicts",
     "write_listings",

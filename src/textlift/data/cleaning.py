@@ -1,7 +1,9 @@
 """A cleaned copy of labelled rows, with every change told: what --fix writes. The rows given stay as they are.
 
 Texts are repaired in every split, since texts that are met later would be repaired too. Rows are taken out of training
-rows alone, so that scores stay comparable: only rows without text or label leave the others. Labels are never changed.
+rows alone, so that scores stay comparable: only rows without text or label leave the others.
+
+Labels are changed by relabelling.py alone, where a person says so.
 """
 
 import csv
@@ -20,7 +22,7 @@ from textlift.data.text_checks import label_numbers, two_labels
 from textlift.errors import CannotCreateError, DataError
 
 LOG = "log"  # below the rows, where a reader of the folder looks for none
-LOG_COLUMNS = ("action", "reason", "split", "source", "row", "label", "text", "text_after")
+LOG_COLUMNS = ("action", "reason", "split", "source", "row", "label", "text", "text_after", "label_after")
 _ROUNDS = 10  # a row has several near ones, of which each round finds one
 
 
@@ -28,7 +30,7 @@ _ROUNDS = 10  # a row has several near ones, of which each round finds one
 class Change:
     """One row that was repaired or left out."""
 
-    action: str  # repaired, left out
+    action: str  # repaired, left out, relabelled
     reason: str
     split: str
     source: str
@@ -36,6 +38,7 @@ class Change:
     label: str
     text: str
     text_after: str = ""
+    label_after: str = ""
 
 
 def cleaned(dataset: Dataset) -> tuple[Dataset, list[Change]]:
@@ -91,7 +94,8 @@ def write_cleaned(folder: Path, dataset: Dataset, changes: Sequence[Change]) -> 
 
 def _told(change: Change) -> dict[str, str | int]:
     values = (change.action, change.reason, change.split, change.source, change.row, change.label)
-    return dict(zip(LOG_COLUMNS, (*values, shortened(change.text), shortened(change.text_after)), strict=True))
+    texts = (shortened(change.text), shortened(change.text_after))
+    return dict(zip(LOG_COLUMNS, (*values, *texts, change.label_after), strict=True))
 
 
 def _repaired(split: str, rows: Rows, changes: list[Change]) -> Rows:

@@ -19,7 +19,7 @@ from textlift.errors import row_list
 from textlift.escaping import visible
 from textlift.evaluation.corrected import about
 from textlift.evaluation.verdict import corrected_bounds
-from textlift.report import claims, frontier, plots, table, wording
+from textlift.report import claims, error_book, frontier, plots, table, wording
 from textlift.report.table import Results
 
 Histories = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -95,6 +95,7 @@ def render_html(results: Results, histories: Histories) -> str:
         "openings": claims.openings(results),
         "spreads": claims.spreads(results),
         "examples": _examples(results["examples"]),
+        "book": error_book.view(results),
         "recipe_yaml": _yaml(results["recipe"]),
         "usage": _usage(best),
     }

@@ -48,6 +48,11 @@ class FrozenPass:
         labels = self.job.labels["train"]
         return np.arange(len(labels)) if self.is_whole else head_sample(labels, seed=self.job.recipe.seed)
 
+    @property
+    def is_made(self) -> bool:
+        """Whether the pass was made in this process."""
+        return "result" in self.__dict__
+
     @cached_property
     def result(self) -> FrozenResult:
         """The pass itself."""

@@ -16,6 +16,7 @@ from textlift.data import (
     found_at,
     prepare_splits,
     read_dataset,
+    relabelled,
     write_cleaned,
     write_conflicts,
     write_listings,
@@ -152,16 +153,25 @@ def write_check(result: CheckResult, output: Path) -> CheckResult:
     return result
 
 
-def write_fixed(result: CheckResult, section: DataSection, output: Path) -> FixResult:
+def write_fixed(result: CheckResult, section: DataSection, output: Path, *, relabel: Path | None = None) -> FixResult:
     """Write a cleaned copy of the rows as read into an empty or new folder, read it back and check it again.
 
+    Args:
+        result: What was found in the rows.
+        section: How they were read.
+        output: The folder.
+        relabel: A listing whose filled new_label is taken first, such as likely-wrong-labels.csv of a run.
+
     Raises:
+        InputNotFoundError, DataError: The listing is not there, or does not fit the rows; nothing is written.
         CannotCreateError: The folder holds something already.
         StorageError: What was written does not read back as the same rows.
     """
     require_free(output)
+    raw, corrected = (result.raw, []) if relabel is None else relabelled(result.raw, relabel)
+    dataset, changes = cleaned(raw)
+    changes = [*corrected, *changes]
     output.mkdir(parents=True, exist_ok=True)
-    dataset, changes = cleaned(result.raw)
     (output / LOG).mkdir()
     write_cleaned(output, dataset, changes)
     names = {"source": str(output), "text": dataset.text_column, "label": dataset.label_column}

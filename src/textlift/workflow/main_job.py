@@ -19,6 +19,8 @@ from textlift.runs import RunDirectory
 from textlift.runtime import differences, environment
 from textlift.workflow.baselines import FrozenPass, measure_baselines
 from textlift.workflow.checking import probe_findings
+from textlift.workflow.error_book import error_book
+from textlift.workflow.features import keep_features
 from textlift.workflow.ledger import open_rows, recipe_digest, summary
 from textlift.workflow.measuring import Measured, restore, store
 from textlift.workflow.preparation import Job, prepare, shortened, sources_of, split_digest
@@ -105,6 +107,7 @@ def run_recipe(
         measured += _measure_variants(run, job, frozen, progress=progress, done=measured)
         opened = summary(run, split_digest(job.dataset, "test"))
         results = assemble(job, measured, command=command, ledger=opened)
+        results["error_book"] = error_book(run, job, measured, progress=progress)
         write_report(run, results, {one.name: one.history for one in measured})
         run.finish("complete")
     return RunResult(path, results)
@@ -135,6 +138,7 @@ def _measure_baselines(run: RunDirectory, job: Job, frozen: FrozenPass, *, progr
             done[name] = earlier
     missing = [name for name in job.recipe.baselines if name not in done]
     for one in measure_baselines(job, frozen, progress, names=missing):
+        keep_features(run, job, frozen)
         store(run, job, one)
         done[one.name] = one
     yield from (done[name] for name in job.recipe.baselines)
@@ -169,6 +173,7 @@ def _measure_variants(
         else:
             one = merged(job, variant, run=run, origin=known[variant.merge_of], progress=progress)
         if earlier is None:
+            keep_features(run, job, frozen)
             store(run, job, one)
         if variant.merge_of is None:
             one = with_seeds(job, variant, one, run=run, frozen=frozen, progress=progress)

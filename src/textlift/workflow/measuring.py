@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from textlift.evaluation.calibration import applied_temperature
 from textlift.evaluation.metrics import evaluate, softmax
 from textlift.inference import ForwardResult, Predictor
 from textlift.progress import Progress
@@ -61,7 +62,7 @@ def store(run: RunDirectory, job: Job, measured: Measured) -> None:
     rows = []
     for split in MEASURED:
         part, logits = job.dataset.splits[split], measured.logits[split]
-        probabilities = softmax(logits)
+        probabilities = softmax(logits.astype(np.float64) / applied_temperature(measured.record))
         for index, row in enumerate(probabilities):
             rows.append(
                 {
@@ -69,7 +70,7 @@ def store(run: RunDirectory, job: Job, measured: Measured) -> None:
                     "source": part.sources[index],
                     "row": part.row_numbers[index],
                     "label": names[job.labels[split][index]],
-                    "prediction": names[int(row.argmax())],
+                    "prediction": names[int(logits[index].argmax())],
                     "probabilities": [round(float(value), 6) for value in row],
                     "logits": [float(f"{value:.9g}") for value in logits[index]],
                 }

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from textlift import interrupts
 from textlift.errors import TrainingError
+from textlift.evaluation.decisions import Decision
 from textlift.evaluation.verdict import one_class_warning
 from textlift.export.card import model_card
 from textlift.export.loading import attach_adapter, merge
@@ -31,6 +32,7 @@ from textlift.training.loop import Shrunk, TrainStep
 from textlift.training.session import Measurement, TrainingSession, affordable_evaluations, planned_steps
 from textlift.training.tuning import ParameterCounts, apply_method, count_parameters, hooks_of
 from textlift.workflow.baselines import FrozenPass
+from textlift.workflow.deciding import Ground, decide, inherited, told_of_decision
 from textlift.workflow.forecasting import PRICE, tell_forecast
 from textlift.workflow.measuring import MEASURED, Measured, forward_split, measure
 from textlift.workflow.merging import cost_warning, merge_cost
@@ -192,7 +194,24 @@ def tune(job: Job, variant: Variant, *, run: RunDirectory, frozen: FrozenPass, p
     if told:
         progress.say(f"  warning: {told}")
     measured.record["warnings"] = [told] if told else []
+    predictor = _decided(measured, predictor, job=job, progress=progress)
     return _save(measured, predictor, job=job, run=run, progress=progress, saves_adapter=method.saves_adapter)
+
+
+def _decided(measured: Measured, predictor: Predictor, *, job: Job, progress: Progress) -> Predictor:
+    """The predictor with its decision, of which the record is told."""
+    has_prior_shift = any(one.code == "prior_shift" and one.split == "test" for one in job.findings)
+    ground = ground_of(job, measured.logits)
+    decision, told = decide(ground, job.recipe.decision, has_prior_shift=has_prior_shift, seed=job.recipe.seed)
+    measured.record.update(told)
+    for line in told_of_decision(told, job.dataset.label_names):
+        progress.say(f"  {line}")
+    return replace(predictor, decision=decision)
+
+
+def ground_of(job: Job, logits: Mapping[str, np.ndarray]) -> Ground:
+    """What a decision is made from."""
+    return Ground(job.labels, logits, job.dataset.label_names, job.dataset.label_values)
 
 
 def merged(job: Job, variant: Variant, *, run: RunDirectory, origin: Measured, progress: Progress) -> Measured:
@@ -211,6 +230,9 @@ def merged(job: Job, variant: Variant, *, run: RunDirectory, origin: Measured, p
     changed = int((logits["test"].argmax(axis=1) != origin.logits["test"].argmax(axis=1)).sum())
     progress.say(f"  largest logit difference to {origin.name}: {largest:.2g}; {changed} predictions on test differ")
     facts = _cost_of_merging(job, variant, origin=origin, logits=logits, progress=progress)
+    if "decision" in origin.record:  # not in one that an earlier version of textlift tuned
+        decision = Decision.from_dict(origin.record["decision"]["stored"])
+        facts |= inherited(ground_of(job, logits), decision, calibration=origin.record["calibration"])
     folder = run.path / ".merged-proof"
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed in between
     try:

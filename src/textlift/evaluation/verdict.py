@@ -116,7 +116,8 @@ def _prior_correction(name: str, variant: Mapping[str, Any]) -> list[str]:
         return []
     done = record.get("used") if record["is_applied"] else record["estimated"]
     verb = "takes" if record["is_applied"] else "would take"
-    source = "the shares of the recipe" if record["is_applied"] else "shares estimated from the texts of test"
+    is_estimated = done["priors"] == record["estimated"]["priors"]
+    source = "shares estimated from the texts of test" if is_estimated else "the shares of the recipe"
     bounds = f"{_points(done['low'], signed=True)} to {_points(done['high'], signed=True)}"
     known = record.get("known")
     limit = f"; with the true shares it would be {_points(known['accuracy_after'])} %" if known else ""

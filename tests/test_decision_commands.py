@@ -13,7 +13,7 @@ from tiny_models import TEXTS
 
 OVERRIDES = [
     "training.epochs=1",
-    "variants.lora.description=plain",
+    "variants={lora: {}, weighted: {}}",
     "baselines=[majority]",
     "decision.abstain.coverage=0.5",
     "variants.weighted.training.class_weights=balanced",

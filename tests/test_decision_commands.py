@@ -13,10 +13,9 @@ from tiny_models import TEXTS
 
 OVERRIDES = [
     "training.epochs=1",
-    "variants={lora: {}, weighted: {}}",
     "baselines=[majority]",
     "decision.abstain.coverage=0.5",
-    "variants.weighted.training.class_weights=balanced",
+    "variants={weighted: {training: {class_weights: balanced}}}",
 ]
 
 
@@ -42,12 +41,11 @@ def texts_in(folder: Path) -> Path:
     return path
 
 
-def test_every_saved_variant_has_its_decision(deciding: Path) -> None:
-    variants = json.loads((deciding / "results.json").read_text())["variants"]
-    for name in ("lora", "weighted"):
-        stored = json.loads((deciding / "variants" / name / "adapter" / "decision.json").read_text())
-        assert stored.pop("label_names") == ["sea", "sky", "soil"]
-        assert stored == variants[name]["decision"]["stored"]
+def test_a_saved_variant_has_its_decision(deciding: Path) -> None:
+    record = json.loads((deciding / "results.json").read_text())["variants"]["weighted"]
+    stored = json.loads((deciding / "variants" / "weighted" / "adapter" / "decision.json").read_text())
+    assert stored.pop("label_names") == ["sea", "sky", "soil"]
+    assert stored == record["decision"]["stored"]
 
 
 def test_a_merged_variant_has_the_decision_of_its_origin(finished: Path) -> None:
@@ -56,16 +54,15 @@ def test_a_merged_variant_has_the_decision_of_its_origin(finished: Path) -> None
     assert variants["merged"]["calibration"]["temperature"] == variants["lora"]["calibration"]["temperature"]
 
 
-def test_class_weights_make_a_variant_beside_the_plain_one(deciding: Path) -> None:
+def test_the_settings_of_a_variant_tell_its_class_weights(deciding: Path) -> None:
     variants = json.loads((deciding / "results.json").read_text())["variants"]
     assert variants["weighted"]["settings"]["class_weights"] == "balanced"
-    assert variants["lora"]["settings"]["class_weights"] == "none"
 
 
 def test_probabilities_in_the_run_are_calibrated_and_logits_are_not(deciding: Path) -> None:
-    record = json.loads((deciding / "results.json").read_text())["variants"]["lora"]
-    line = json.loads((deciding / "variants" / "lora" / "predictions.jsonl").read_text().splitlines()[0])
-    (one,) = textlift.load(f"{deciding}/lora")._decision(raw=False).probabilities(_row(line["logits"]))
+    record = json.loads((deciding / "results.json").read_text())["variants"]["weighted"]
+    line = json.loads((deciding / "variants" / "weighted" / "predictions.jsonl").read_text().splitlines()[0])
+    (one,) = textlift.load(f"{deciding}/weighted")._decision(raw=False).probabilities(_row(line["logits"]))
     assert line["probabilities"] == pytest.approx(one.tolist(), abs=1e-5)
     assert record["calibration"]["temperature"] != 1
 
@@ -77,7 +74,9 @@ def _row(logits: list[float]):
 
 
 def test_predict_gives_no_label_to_rows_it_is_unsure_of(deciding: Path, command: Command, tmp_path: Path) -> None:
-    lines = [json.loads(line) for line in command("predict", f"{deciding}/lora", texts_in(tmp_path)).out.splitlines()]
+    lines = [
+        json.loads(line) for line in command("predict", f"{deciding}/weighted", texts_in(tmp_path)).out.splitlines()
+    ]
     unsure = [line for line in lines if line["label"] is None]
     assert unsure
     assert all(line["abstained"] for line in unsure)
@@ -85,12 +84,12 @@ def test_predict_gives_no_label_to_rows_it_is_unsure_of(deciding: Path, command:
 
 
 def test_predict_raw_answers_every_row(deciding: Path, command: Command, tmp_path: Path) -> None:
-    ended = command("predict", f"{deciding}/lora", texts_in(tmp_path), "--raw")
+    ended = command("predict", f"{deciding}/weighted", texts_in(tmp_path), "--raw")
     assert all(json.loads(line)["label"] for line in ended.out.splitlines())
 
 
 def test_evaluate_tells_coverage_and_calibration(deciding: Path, command: Command, data_file: Path) -> None:
-    ended = command("evaluate", f"{deciding}/lora", data_file)
+    ended = command("evaluate", f"{deciding}/weighted", data_file)
     assert ended.code == 0
     assert "calibration error" in ended.out
     assert "answered" in ended.out
@@ -100,7 +99,8 @@ def test_evaluate_raw_answers_all_rows_with_the_same_accuracy(deciding: Path, co
     other = tmp_path / "other.csv"
     other.write_text(rows(60, start=700), encoding="utf-8")
     stored, raw = (
-        json.loads(command("evaluate", f"{deciding}/lora", other, "--json", *flags).out) for flags in ((), ("--raw",))
+        json.loads(command("evaluate", f"{deciding}/weighted", other, "--json", *flags).out)
+        for flags in ((), ("--raw",))
     )
     assert stored["coverage"] < raw["coverage"] == 1
     assert stored["accuracy"] == raw["accuracy"]
@@ -108,13 +108,13 @@ def test_evaluate_raw_answers_all_rows_with_the_same_accuracy(deciding: Path, co
 
 
 def test_the_python_functions_go_without_the_decision_where_asked(deciding: Path, data_file: Path) -> None:
-    assert textlift.evaluate(f"{deciding}/lora", data_file, raw=True)["coverage"] == 1
-    assert textlift.load(f"{deciding}/lora").predict_proba(TEXTS, raw=True).shape == (len(TEXTS), 3)
+    assert textlift.evaluate(f"{deciding}/weighted", data_file, raw=True)["coverage"] == 1
+    assert textlift.load(f"{deciding}/weighted").predict_proba(TEXTS, raw=True).shape == (len(TEXTS), 3)
 
 
 def test_an_export_answers_as_the_variant_does(deciding: Path, command: Command, tmp_path: Path) -> None:
-    assert command("export", f"{deciding}/lora", tmp_path / "out", "--to", "merged").code == 0
-    exported, variant = textlift.load(tmp_path / "out"), textlift.load(f"{deciding}/lora")
+    assert command("export", f"{deciding}/weighted", tmp_path / "out", "--to", "merged").code == 0
+    exported, variant = textlift.load(tmp_path / "out"), textlift.load(f"{deciding}/weighted")
     assert exported.decision == variant.decision
     assert [one.label for one in exported.predict(TEXTS)] == [one.label for one in variant.predict(TEXTS)]
 
@@ -137,8 +137,8 @@ def test_a_run_is_not_continued_with_another_loss(
 def test_a_run_continues_with_what_was_decided(
     deciding: Path, base_folder: Callable[[str], Path], data_file: Path
 ) -> None:
-    before = (deciding / "variants" / "lora" / "adapter" / "decision.json").read_bytes()
-    record = json.loads((deciding / "results.json").read_text())["variants"]["lora"]["decision"]
+    before = (deciding / "variants" / "weighted" / "adapter" / "decision.json").read_bytes()
+    record = json.loads((deciding / "results.json").read_text())["variants"]["weighted"]["decision"]
     run(data_file, base_folder("bert"), deciding, *OVERRIDES, resume=True)
-    assert json.loads((deciding / "results.json").read_text())["variants"]["lora"]["decision"] == record
-    assert (deciding / "variants" / "lora" / "adapter" / "decision.json").read_bytes() == before
+    assert json.loads((deciding / "results.json").read_text())["variants"]["weighted"]["decision"] == record
+    assert (deciding / "variants" / "weighted" / "adapter" / "decision.json").read_bytes() == before

@@ -6,7 +6,6 @@ from typing import Any
 from safetensors.torch import load_file
 
 from textlift.errors import ModelError
-from textlift.evaluation.decisions import Decision
 from textlift.export.deciding import read_decision
 from textlift.export.saving import HEAD, SavedSettings, read_settings
 from textlift.export.verifying import (
@@ -42,9 +41,8 @@ def load_variant(
         InputNotFoundError, UnavailableError, MissingExtraError: The base model cannot be had.
     """
     settings = read_settings(folder)
-    decision = read_decision(folder, settings.label_names)
     if settings.kind == "model":
-        return _predictor(*_load_whole(folder, settings), settings=settings, runtime=runtime, decision=decision)
+        return _predictor(*_load_whole(folder, settings), settings=settings, runtime=runtime, folder=folder)
     quantization = "none" if full_precision else settings.quantization
     require_quantizable(quantization, device=runtime.device)
     base = open_base(base_name or settings.base_name, revision=settings.base_revision, pooling=settings.pooling)
@@ -54,7 +52,7 @@ def load_variant(
         base, settings.label_names, seed=0, quantization=quantization, linear_kernel=runtime.linear_kernel
     )
     attach_adapter(classifier, folder)
-    return _predictor(classifier, base, settings=settings, runtime=runtime, decision=decision)
+    return _predictor(classifier, base, settings=settings, runtime=runtime, folder=folder)
 
 
 def attach_adapter(classifier: Classifier, folder: Path) -> None:
@@ -128,7 +126,7 @@ def _load_whole(folder: Path, settings: SavedSettings) -> tuple[Classifier, Base
 
 
 def _predictor(
-    classifier: Classifier, base: BaseModel, *, settings: SavedSettings, runtime: Runtime, decision: Decision
+    classifier: Classifier, base: BaseModel, *, settings: SavedSettings, runtime: Runtime, folder: Path
 ) -> Predictor:
     tokenizer: Any = base.tokenizer
     return Predictor(
@@ -138,5 +136,5 @@ def _predictor(
         settings.max_length,
         runtime,
         name=settings.method,
-        decision=decision,
+        decision=read_decision(folder, settings.label_names),
     )

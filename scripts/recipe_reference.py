@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from textlift.methods.registry import METHODS
 from textlift.recipe import (
     DataSection,
+    DecisionSection,
     ModelSection,
     Recipe,
     RuntimeSection,
@@ -25,6 +26,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "data": DataSection,
     "model": ModelSection,
     "training": TrainingSection,
+    "decision": DecisionSection,
     "runtime": RuntimeSection,
     "variants.NAME": VariantSection,
 }

@@ -98,6 +98,25 @@ def test_probabilities_stand_in_the_order_of_classes(fitted: TextClassifier) -> 
     assert fitted.classes_[probabilities.argmax(axis=1)].tolist() == fitted.predict(TEXTS).tolist()
 
 
+def test_probabilities_are_calibrated_unless_asked_for_raw(fitted: TextClassifier) -> None:
+    temperature = fitted.predictor_.decision.temperature
+    assert temperature != 1
+    raw, calibrated = (np.log(fitted.predict_proba(TEXTS, raw=flag)) for flag in (True, False))
+    np.testing.assert_allclose(
+        (raw - raw[:, :1]) / temperature, calibrated - calibrated[:, :1], atol=1e-3
+    )  # as logits do, up to a number for each row
+
+
+def test_calibration_can_be_left_out(tiny: TextClassifier) -> None:
+    tiny.set_params(calibrate=False).fit(TEXTS, LABELS)
+    np.testing.assert_array_equal(tiny.predict_proba(TEXTS), tiny.predict_proba(TEXTS, raw=True))
+
+
+def test_rows_that_trained_calibrate_nothing(tiny: TextClassifier) -> None:
+    texts, labels = TEXTS[:3], LABELS[:3]  # no class can spare a row for validation
+    assert tiny.fit(texts, labels).predictor_.decision.is_identity
+
+
 def test_what_was_trained_is_told(fitted: TextClassifier) -> None:
     assert 0 < fitted.trained_parameters_ < fitted.total_parameters_
     assert fitted.n_iter_ == max(record["step"] for record in fitted.history_) > 0

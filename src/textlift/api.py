@@ -78,19 +78,22 @@ def load(path: str | Path, *, device: str = "auto", base: str | None = None) -> 
     return verbs.load(path, device=device, base=base)
 
 
-def evaluate(path: str | Path, source: str | Path, *, device: str = "auto", **columns: Any) -> dict[str, Any]:
+def evaluate(
+    path: str | Path, source: str | Path, *, device: str = "auto", raw: bool = False, **columns: Any
+) -> dict[str, Any]:
     """Scores of a saved variant on other labelled rows: `textlift evaluate`.
 
     Args:
         path: As `load`.
         source: File, folder or Hub data set.
         device: auto, cpu, cuda, cuda:N or mps.
+        raw: Without the stored decision: the most probable class of the softmax of the logits.
         **columns: Values of the data section, such as text="tweet", label="class".
 
     Raises:
         TextliftError: See `textlift.errors`.
     """
-    return verbs.evaluate_file(str(path), DataSection(source=str(source), **columns), device=device)
+    return verbs.evaluate_file(str(path), DataSection(source=str(source), **columns), device=device, raw=raw)
 
 
 def explain(path: str | Path, texts: Sequence[str] | str, *, device: str = "auto") -> list[dict[str, Any]]:

@@ -32,6 +32,7 @@ from textlift.cli_options import (
     MinPerClass,
     Model,
     Overrides,
+    Raw,
     Relabel,
     Saved,
     Seed,
@@ -43,7 +44,7 @@ from textlift.cli_options import (
     Texts,
     Validation,
 )
-from textlift.cli_printing import print_check, print_explained, print_json, print_line
+from textlift.cli_printing import print_check, print_explained, print_json, print_line, print_scores
 from textlift.errors import UsageError
 from textlift.interrupts import handled
 
@@ -226,6 +227,7 @@ def evaluate(
     delimiter: Delimiter = None,
     encoding: Encoding = None,
     device: Device = None,
+    raw: Raw = False,
     as_json: Json = False,
 ) -> None:
     """Measure a saved variant on other labelled rows."""
@@ -235,14 +237,11 @@ def evaluate(
 
     given = _data_values(text=text, label=label, delimiter=delimiter, encoding=encoding)
     values = nested({"data.source": source, **{key: value for key, value in given.items() if value is not None}})
-    scores = evaluate_file(saved, parse_recipe(values).data, device=device or "auto", command=_command())
+    scores = evaluate_file(saved, parse_recipe(values).data, device=device or "auto", raw=raw, command=_command())
     if as_json:
         print_json(scores)
-        return
-    print_line(f"{saved} on {scores['n']:,} rows of {source}")
-    for name in ("accuracy", "f1_weighted", "f1_macro", "precision_weighted", "recall_weighted", "log_loss"):
-        low, high = scores[f"{name}_low"], scores[f"{name}_high"]
-        typer.echo(f"  {name:<20} {scores[name]:.4f}  ({low:.4f} to {high:.4f})")
+    else:
+        print_scores(scores, f"{saved} on {scores['n']:,} rows of {source}")
 
 
 @app.command()
@@ -252,12 +251,14 @@ def predict(
     text: TextColumn = None,
     delimiter: Delimiter = None,
     device: Device = None,
+    raw: Raw = False,
     as_json: Json = False,  # noqa: ARG001 - JSON lines are the only form; the flag is known everywhere
 ) -> None:
-    """Print one JSON line for each text: text, label, probabilities."""
+    """Print one JSON line for each text: text, label (null where the decision gives none), probabilities."""
     from textlift.workflow.verbs import load, predict_file
 
-    for prediction in predict_file(load(saved, device=device or "auto"), source, text=text, delimiter=delimiter):
+    predictor = load(saved, device=device or "auto")
+    for prediction in predict_file(predictor, source, text=text, delimiter=delimiter, raw=raw):
         typer.echo(json.dumps(prediction.to_dict()))
 
 

@@ -41,3 +41,4 @@ Data = Annotated[
     list[str] | None, typer.Option("--data", help="Local folder, or files (repeat), in place of the recipe's data.")
 ]
 Saved = Annotated[str, typer.Argument(help="RUN, RUN/variant, or an exported folder.", metavar="RUN[/variant]")]
+Raw = Annotated[bool, typer.Option("--raw", help="Without the stored decision: softmax and its most probable class.")]

@@ -28,6 +28,21 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=True))
 
 
+def print_scores(scores: dict[str, Any], title: str) -> None:
+    """What `textlift evaluate` measured."""
+    lines = [title]
+    for name in ("accuracy", "f1_weighted", "f1_macro", "precision_weighted", "recall_weighted", "log_loss"):
+        lines.append(f"  {name:<20} {scores[name]:.4f}  ({scores[f'{name}_low']:.4f} to {scores[f'{name}_high']:.4f})")
+    lines.append(f"  {'calibration error':<20} {scores['ece']:.4f}")
+    if scores["coverage"] < 1:
+        right = scores["accuracy_answered"]
+        shown = "" if right is None else f", {right:.4f} of them right"
+        lines.append(f"  {'answered':<20} {scores['coverage']:.4f}{shown}")
+    if "mean_cost" in scores and scores["mean_cost"] is not None:
+        lines.append(f"  {'mean cost':<20} {scores['mean_cost']:.4f}")
+    print_line("\n".join(lines))
+
+
 def print_check(result: dict[str, Any]) -> None:
     """What `textlift check` found; each finding with why it matters and where its rows stand."""
     lines = [f"{visible(result['name'])}: text in {result['text_column']!r}, label in {result['label_column']!r}"]

@@ -9,6 +9,7 @@ import numbers
 import shutil
 from collections.abc import Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -56,6 +57,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         validation_size: Share of the rows that steers training, from 0 to 0.5. Where no class can spare a row, the
             training rows steer.
         head_start: "probe" starts the head from logistic regression on the frozen model, "fresh" from random values.
+        calibrate: Fit the temperature of the probabilities on the rows that steer; it changes no label. Without such
+            rows, probabilities are the plain softmax.
         random_state: An int gives the same classifier each time; a RandomState or None draws a seed.
         device: auto, cpu, cuda, cuda:N or mps.
         verbose: Tell on stderr what is going on.
@@ -84,6 +87,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         max_length: int | str = "auto",
         validation_size: float = 0.1,
         head_start: str = "probe",
+        calibrate: bool = True,
         random_state: int | np.random.RandomState | None = 0,
         device: str = "auto",
         verbose: bool = False,
@@ -99,6 +103,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.max_length = max_length
         self.validation_size = validation_size
         self.head_start = head_start
+        self.calibrate = calibrate
         self.random_state = random_state
         self.device = device
         self.verbose = verbose
@@ -138,11 +143,16 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         predicted: np.ndarray = self.classes_[best]
         return predicted
 
-    def predict_proba(self, X: Texts) -> np.ndarray:  # noqa: N803
-        """Probability of each class, (N, C), in the order of classes_; float32, as precise as the model computes."""
+    def predict_proba(self, X: Texts, *, raw: bool = False) -> np.ndarray:  # noqa: N803
+        """Probability of each class, (N, C), in the order of classes_; float32, as precise as the model computes.
+
+        Args:
+            X: Texts, (N,).
+            raw: The plain softmax, not calibrated.
+        """
         check_is_fitted(self)
         predictor: Predictor = self.predictor_
-        return predictor.predict_proba(_as_texts(X)).astype(np.float32)
+        return predictor.predict_proba(_as_texts(X), raw=raw).astype(np.float32)
 
     def save(self, path: str | Path) -> Path:
         """Write the tuned adapter, or the model with a method that trains the base itself, for `textlift.load`.
@@ -248,7 +258,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
     def _keep(self, job: "Job", tuning: "Tuning") -> None:
         session = tuning.session
         session.classifier.requires_grad_(False)
-        self.predictor_ = session.predictor
+        self.predictor_ = self._calibrated(job, session.predictor)
         self.history_ = session.progress.history
         self.n_iter_ = session.progress.step
         self.learning_rate_ = tuning.learning_rate
@@ -257,6 +267,17 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self._base = job.base
         self._method = tuning.method
         self._proof_texts = job.dataset.splits["validation"].texts[:_PROOF_TEXTS]
+
+    def _calibrated(self, job: "Job", predictor: "Predictor") -> "Predictor":
+        """The predictor with a temperature, where there are rows to fit it on that did not train."""
+        from textlift.evaluation.calibration import fit_temperature
+        from textlift.evaluation.decisions import Decision
+
+        splits = job.dataset.splits
+        if not self.calibrate or splits["validation"] is splits["train"]:
+            return predictor
+        logits = predictor.forward(job.tokens["validation"]).logits
+        return replace(predictor, decision=Decision(fit_temperature(job.labels["validation"], logits)))
 
     def _logits(self, X: Texts) -> np.ndarray:  # noqa: N803
         check_is_fitted(self)
@@ -280,10 +301,12 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         (save_adapter if method.saves_adapter else save_model)(predictor, folder, settings=settings, card=card)
 
     def _require_same_logits(self, folder: Path) -> None:
+        from textlift.export.deciding import require_same_decision
         from textlift.export.loading import load_variant
         from textlift.export.proof import TOLERANCE
 
         expected = self._logits(self._proof_texts)
+        require_same_decision(folder, self.predictor_.decision, self.predictor_.label_names)
         loaded = load_variant(folder, self.predictor_.runtime, base_name=str(self._base.folder.path))
         found = loaded.forward(loaded.tokenize(self._proof_texts)).logits
         difference = float(np.abs(found - expected).max())

@@ -6,7 +6,7 @@ Knows a classifier, its tokenizer and its label names. Does not know runs or rec
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 
 from textlift.data.batching import TokenizedTexts, budget_batches, collate, tokenize
 from textlift.errors import DataError
-from textlift.evaluation.metrics import softmax
+from textlift.evaluation.decisions import Decision
 from textlift.memory import is_out_of_memory
 from textlift.models.classifier import Classifier
 from textlift.models.kernels import use_linear_kernel
@@ -32,16 +32,25 @@ INFERENCE_TOKENS = 4096
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a classifier says of one text."""
+    """What a classifier says of one text: its label, or None where its decision is to give no answer.
+
+    probability is that of the label, or of what it would have been.
+    """
 
     text: str
-    label: str
+    label: str | None
     probability: float
     probabilities: dict[str, float]
 
+    @property
+    def abstained(self) -> bool:
+        """Whether there is no answer."""
+        return self.label is None
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON line of `textlift predict`."""
-        return {"text": self.text, "label": self.label, "probabilities": self.probabilities}
+        told = {"abstained": True} if self.abstained else {}
+        return {"text": self.text, "label": self.label, **told, "probabilities": self.probabilities}
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,10 @@ class ForwardResult:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A classifier with its tokenizer, label names and limits: texts in, label names and probabilities out."""
+    """A classifier with its tokenizer, label names and limits: texts in, label names and probabilities out.
+
+    The decision says how logits become probabilities and answers; `raw` goes without it.
+    """
 
     classifier: Classifier
     tokenizer: "PreTrainedTokenizerBase"
@@ -68,13 +80,18 @@ class Predictor:
     max_length: int
     runtime: Runtime
     name: str = "classifier"
+    decision: Decision = field(default_factory=Decision)
 
     def __post_init__(self) -> None:
         use_linear_kernel(self.classifier, self.runtime)
         use_packing(self.classifier, self.runtime)
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+    def predict(self, texts: Sequence[str], *, raw: bool = False) -> list[Prediction]:
         """Label and probabilities of each text, in the order given.
+
+        Args:
+            texts: Any number.
+            raw: Without the decision: the softmax of the logits and its most probable class.
 
         Raises:
             DataError: An item is not a string.
@@ -82,25 +99,31 @@ class Predictor:
         texts = _strings(texts)
         if not texts:
             return []
-        probabilities = self.predict_proba(texts)
-        best = probabilities.argmax(axis=1)
+        decided = self._decision(raw).apply(self.forward(self.tokenize(texts)).logits)
         return [
             Prediction(
                 text,
-                self.label_names[top],
-                float(row[top]),
-                {name: float(value) for name, value in zip(self.label_names, row, strict=True)},
+                self.label_names[decided.chosen[at]] if decided.answered[at] else None,
+                float(decided.confidence[at]),
+                {name: float(value) for name, value in zip(self.label_names, decided.probabilities[at], strict=True)},
             )
-            for text, row, top in zip(texts, probabilities, best, strict=True)
+            for at, text in enumerate(texts)
         ]
 
-    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+    def predict_proba(self, texts: Sequence[str], *, raw: bool = False) -> np.ndarray:
         """Probability of each class, (N, C), in the order of label_names.
+
+        Args:
+            texts: Any number.
+            raw: Without the decision: the softmax of the logits.
 
         Raises:
             DataError: An item is not a string.
         """
-        return softmax(self.forward(self.tokenize(_strings(texts))).logits)
+        return self._decision(raw).probabilities(self.forward(self.tokenize(_strings(texts))).logits)
+
+    def _decision(self, raw: bool) -> Decision:
+        return Decision() if raw else self.decision
 
     def exact_logits(self, texts: Sequence[str]) -> np.ndarray:
         """Logits (N, C) in fp32, whatever arithmetic the runtime has for speed."""

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from textlift.evaluation import error_book
-from textlift.evaluation.error_book import changed, confident_mistakes, nearest_rows, temperature, unit_rows
-from textlift.evaluation.metrics import softmax
+from textlift.evaluation.error_book import changed, confident_mistakes, nearest_rows, unit_rows
 
 LABELS = np.array([0, 1, 1, 0])
 BEFORE = np.array([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])
@@ -45,10 +44,3 @@ def test_of_equally_near_rows_the_earlier_comes_first() -> None:
 
 def test_a_row_without_direction_is_near_to_nothing() -> None:
     assert unit_rows(np.array([[0.0, 0.0], [3.0, 4.0]])) == pytest.approx(np.array([[0, 0], [0.6, 0.8]]))
-
-
-def test_the_temperature_that_sharpened_logits_is_found() -> None:
-    rng = np.random.default_rng(1)
-    logits = rng.normal(size=(4000, 3)) * 2
-    labels = np.array([rng.choice(3, p=row) for row in softmax(logits)])
-    assert temperature(labels, 3 * logits) == pytest.approx(3, rel=0.1)

@@ -130,7 +130,35 @@ def _variant(row: tuple[Any, ...], n_classes: int) -> dict[str, Any]:
     }
     if name == "lora":
         variant["seeds"] = {"values": [0, 1, 2], "test": make_spread(accuracy), "validation": make_spread(accuracy)}
+    if kind == "tuned":
+        variant |= decision_records(n_classes)
     return {**variant, "largest_logit_difference": 3.1e-06} if kind == "merged" else variant
+
+
+def decision_records(n_classes: int) -> dict[str, Any]:
+    """Calibration, prior correction and decision of a tuned variant."""
+    errors = {"ece_before": 0.062, "ece_after": 0.019, "ece_by_chance": 0.016}
+    bins = [{"low": k / 15, "high": (k + 1) / 15, "rows": 40 * k, "confidence": (k + 0.5) / 15, "accuracy": k / 18}
+            for k in range(3, 15)]  # fmt: skip
+    shares = [1 / n_classes] * n_classes
+    gain = {"priors": shares, "accuracy_before": 0.931, "accuracy_after": 0.942, "difference": 0.011, "low": 0.004,
+            "high": 0.018, "p_value": 0.002, "n": 2000, "changed": 40}  # fmt: skip
+    stored = {"format_version": 1, "temperature": 1.41, "bias": None, "trained_priors": None, "priors": None,
+              "costs": None, "thresholds": [0.7, *[None] * (n_classes - 1)], "least_confidence": 0.6}  # fmt: skip
+    outcome = {"n": 2000, "coverage": 0.91, "accuracy_answered": 0.96, "accuracy": 0.93, "ece": 0.019}
+    return {
+        "calibration": {"temperature": 1.41, "bins": 15, "applied": True, "validation": errors, "test": errors,
+                        "reliability": {"before": bins, "after": bins[2:]}},
+        "prior_correction": {"train_priors": shares, "effect": 0.41, "p_value": 1e-5, "is_noticeable": True,
+                             "is_applied": False, "estimated": gain, "known": gain},
+        "decision": {"stored": stored, "validation": outcome, "test": outcome, "chosen": [
+            {"kind": "precision", "label_id": 0, "wanted": 0.9, "threshold": 0.7, "on_validation": 0.9,
+             "is_reached": True},
+            {"kind": "accuracy", "wanted": 0.99, "threshold": 0.6, "on_validation": 0.97, "is_reached": False}]},
+        "coverage_curve": {"area": 0.98, "points": [
+            {"coverage": k / 50, "accuracy": 1 - 0.07 * (k / 50) ** 2, "confidence": 1 - k / 100}
+            for k in range(1, 51)]},
+    }  # fmt: skip
 
 
 def make_spread(accuracy: float) -> dict[str, Any]:

@@ -109,3 +109,9 @@ def test_folding_in_what_does_not_fold_is_refused_with_what_to_do() -> None:
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "fusion"])
 def test_every_method_can_be_named(method: str) -> None:
     assert list(methods_of(planned(method=method)).values()) == [method]
+
+
+def test_changing_one_variant_keeps_the_others() -> None:
+    recipe = planned("variants.weighted.training.class_weights=balanced")
+    assert list(recipe.variants) == ["lora", "merged", "weighted"]
+    assert recipe.settled_variants()[2].training.class_weights == "balanced"

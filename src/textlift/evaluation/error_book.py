@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from textlift.evaluation.metrics import log_softmax
-
 Ids = npt.NDArray[np.int64]
 
 _CHUNK_VALUES = 4_000_000  # similarities held at once: 16 MB
@@ -86,25 +84,6 @@ def nearest_rows(
         order = np.argsort(-both, axis=1, kind="stable")[:, :k]
         best, places = np.take_along_axis(both, order, 1), np.take_along_axis(known, order, 1)
     return places, best
-
-
-def temperature(labels: npt.NDArray[np.integer], logits: npt.NDArray[np.floating]) -> float:
-    """The number by which logits are divided so that their log loss on these rows is least, from 0.05 to 20.
-
-    Fitted to the rows themselves, wrong labels included, it leaves fewer of them in doubt, not more.
-
-    Source:
-        Guo et al. (2017), On Calibration of Modern Neural Networks, section 4.2.
-    """
-    from scipy.optimize import minimize_scalar
-
-    rows = np.arange(len(labels))
-
-    def loss(log_temperature: float) -> float:
-        return -float(log_softmax(logits / np.exp(log_temperature))[rows, labels].mean())
-
-    found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded")
-    return float(np.exp(found.x))
 
 
 def _surest(places: npt.NDArray[np.integer], probabilities: npt.NDArray[np.floating]) -> Ids:

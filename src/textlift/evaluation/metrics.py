@@ -67,13 +67,20 @@ METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def evaluate(
-    labels: np.ndarray, logits: np.ndarray, *, n_resamples: int = 2_000, confidence: float = 0.95, seed: int = 0
+    labels: np.ndarray,
+    logits: np.ndarray,
+    *,
+    chosen: np.ndarray | None = None,
+    n_resamples: int = 2_000,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Every score of one set of predictions with its interval, ready for JSON.
 
     Args:
         labels: True label ids from 0 to C - 1, shape (N,).
-        logits: Scores of each class, shape (N, C); the highest is the prediction.
+        logits: Scores of each class, shape (N, C).
+        chosen: Predicted label ids, shape (N,); those of the highest logit where None.
         n_resamples: Bootstrap resamples behind each interval.
         confidence: Coverage of the intervals, between 0 and 1.
         seed: Start of the random draws; the same seed gives the same intervals.
@@ -91,7 +98,8 @@ def evaluate(
         Efron and Tibshirani (1993), An Introduction to the Bootstrap, ch. 13 (percentile interval).
     """
     _check(labels, logits)
-    confusion = count_confusion(labels, logits.argmax(axis=1), logits.shape[1])
+    predictions = logits.argmax(axis=1) if chosen is None else chosen
+    confusion = count_confusion(labels, predictions, logits.shape[1])
     losses = -log_softmax(logits)[np.arange(len(labels)), labels]  # (N,)
     point = {name: float(score(confusion[None])[0]) for name, score in METRICS.items()}
     resampled = _resample_scores(confusion, n_resamples, seed)

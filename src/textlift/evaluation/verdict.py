@@ -12,7 +12,7 @@ Records = Mapping[str, Mapping[str, Any]]
 
 
 def verdict(variants: Records, comparisons: Sequence[Mapping[str, Any]]) -> str:
-    """Two to four short sentences: what the best tuned variant gains, and what to beware of.
+    """Two to five short sentences: what the best tuned variant gains, and what to beware of.
 
     The best tuned variant is that of the highest validation accuracy, then the lower validation log loss, then the
     earlier one. It must hold against the baseline that is strongest on test, a choice that can only make its gain
@@ -37,6 +37,7 @@ def verdict(variants: Records, comparisons: Sequence[Mapping[str, Any]]) -> str:
             sentences.append(f"On validation {best} is the best of {_join(tuned)}.")
         sentences += _gains(best, _distinct(strongest, baselines), comparisons) or _alone(best, tuned[best])
         sentences += _spread(best, tuned[best])
+        sentences += _prior_correction(best, tuned[best])
     sentences += [f"Warning: {told}" for name, one in variants.items() for told in _all_warnings(name, one)]
     sentences += [
         _merged(name, one) for name, one in _of_kind(variants, "merged").items() if "changed_predictions" in one
@@ -128,6 +129,25 @@ def _alone(name: str, variant: Mapping[str, Any]) -> list[str]:
         return []
     size = f" of {_count(scores['n'], 'test row')}" if "n" in scores else ""
     return [f"{name} is right on {_points(scores['accuracy'])} %{size}; it was compared with no baseline."]
+
+
+def _prior_correction(name: str, variant: Mapping[str, Any]) -> list[str]:
+    """One sentence where classes have other shares in test than in training: what it costs, and what may be had."""
+    record = variant.get("prior_correction")
+    if not record or not record["is_noticeable"]:
+        return []
+    done = record.get("used") if record["is_applied"] else record["estimated"]
+    verb = "takes" if record["is_applied"] else "would take"
+    is_estimated = done["priors"] == record["estimated"]["priors"]
+    source = "shares estimated from the texts of test" if is_estimated else "the shares of the recipe"
+    bounds = f"{_points(done['low'], signed=True)} to {_points(done['high'], signed=True)}"
+    known = record.get("known")
+    limit = f"; with the true shares it would be {_points(known['accuracy_after'])} %" if known else ""
+    return [
+        f"Classes have other shares in test than in training: prior correction by {source} {verb} {name} from "
+        f"{_points(done['accuracy_before'])} % to {_points(done['accuracy_after'])} % "
+        f"({_points(done['difference'], signed=True)} points, {bounds}){limit}."
+    ]
 
 
 def _merged(name: str, variant: Mapping[str, Any]) -> str:

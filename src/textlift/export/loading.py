@@ -6,6 +6,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from textlift.errors import ModelError
+from textlift.export.deciding import read_decision
 from textlift.export.saving import HEAD, SavedSettings, read_settings
 from textlift.export.verifying import (
     require_same_base,
@@ -41,7 +42,7 @@ def load_variant(
     """
     settings = read_settings(folder)
     if settings.kind == "model":
-        return _predictor(*_load_whole(folder, settings), settings=settings, runtime=runtime)
+        return _predictor(*_load_whole(folder, settings), settings=settings, runtime=runtime, folder=folder)
     quantization = "none" if full_precision else settings.quantization
     require_quantizable(quantization, device=runtime.device)
     base = open_base(base_name or settings.base_name, revision=settings.base_revision, pooling=settings.pooling)
@@ -51,7 +52,7 @@ def load_variant(
         base, settings.label_names, seed=0, quantization=quantization, linear_kernel=runtime.linear_kernel
     )
     attach_adapter(classifier, folder)
-    return _predictor(classifier, base, settings=settings, runtime=runtime)
+    return _predictor(classifier, base, settings=settings, runtime=runtime, folder=folder)
 
 
 def attach_adapter(classifier: Classifier, folder: Path) -> None:
@@ -124,8 +125,16 @@ def _load_whole(folder: Path, settings: SavedSettings) -> tuple[Classifier, Base
     return classifier.requires_grad_(False).eval(), base
 
 
-def _predictor(classifier: Classifier, base: BaseModel, *, settings: SavedSettings, runtime: Runtime) -> Predictor:
+def _predictor(
+    classifier: Classifier, base: BaseModel, *, settings: SavedSettings, runtime: Runtime, folder: Path
+) -> Predictor:
     tokenizer: Any = base.tokenizer
     return Predictor(
-        classifier.to(runtime.device), tokenizer, settings.label_names, settings.max_length, runtime, settings.method
+        classifier.to(runtime.device),
+        tokenizer,
+        settings.label_names,
+        settings.max_length,
+        runtime,
+        name=settings.method,
+        decision=read_decision(folder, settings.label_names),
     )

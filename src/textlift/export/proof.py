@@ -18,6 +18,7 @@ import numpy as np
 
 from textlift.errors import ModelError
 from textlift.export import own_check, plain_check
+from textlift.export.deciding import require_same_decision
 from textlift.export.saving import SETTINGS, read_settings
 from textlift.inference import Predictor
 from textlift.models.classifier import Classifier
@@ -49,8 +50,12 @@ def prove_saved(
         one_by_one says whether the texts went through the loaded model each alone, without padding.
 
     Raises:
-        ModelError: A folder does not load, or its logits differ by more than the tolerance (a share of the largest).
+        ModelError: A folder does not load, its logits differ by more than the tolerance (a share of the largest), or
+            its decision is another one.
     """
+    for folder in (adapter, model):
+        if folder is not None:
+            require_same_decision(folder, predictor.decision, predictor.label_names)
     sample = _sample(texts)
     expected = predictor.exact_logits(sample)
     with tempfile.TemporaryDirectory(prefix="textlift-proof-") as place:

@@ -1,7 +1,8 @@
 """A trained variant on disk: a PEFT adapter, or a Hugging Face model folder, each complete in itself.
 
 Adapter folder: adapter_config.json, adapter_model.safetensors, head.safetensors (mean pooling), tokenizer,
-README.md, textlift.json. Model folder: what save_pretrained writes, or a sentence-transformers folder (mean pooling).
+README.md, decision.json, textlift.json. Model folder: what save_pretrained writes, or a sentence-transformers folder
+(mean pooling), with decision.json too.
 textlift.json names base, tokenizer, labels and limits, and the sha256 of every other file and of its own content.
 """
 
@@ -18,6 +19,7 @@ from safetensors.torch import save_file
 from textlift.digests import file_sha256
 from textlift.errors import ModelError
 from textlift.escaping import json_text
+from textlift.export.deciding import DECISION, write_decision
 from textlift.export.fingerprint import tokenizer_fingerprint
 from textlift.inference import Predictor
 from textlift.methods.registry import METHODS
@@ -154,6 +156,10 @@ def read_settings(folder: Path) -> SavedSettings:
             "\nThe file was changed or damaged; train again or restore it."
         )
     settings, files = _settings(values, path)
+    if DECISION not in files and (folder / DECISION).exists():
+        raise ModelError(
+            f"{folder / DECISION}: must be named by {SETTINGS}; it was put there by another hand.\nTake it out."
+        )
     for name, digest in files.items():
         found = file_sha256(folder / name) if (folder / name).is_file() else "no file"
         if found != digest:
@@ -194,6 +200,7 @@ def _save_shared(predictor: Predictor, folder: Path, *, settings: SavedSettings,
     finally:
         tokenizer.model_max_length = limit
     (folder / "README.md").write_text(card, encoding="utf-8")
+    write_decision(folder, predictor.decision, predictor.label_names)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SETTINGS)
     values = {
         "format_version": FORMAT_VERSION,

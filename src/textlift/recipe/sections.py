@@ -1,7 +1,7 @@
 """The sections of a recipe: frozen values with their range, default and meaning."""
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -13,6 +13,7 @@ SPLITS = ("train", "validation", "test")
 
 Count = Annotated[int, Field(ge=1)]
 Quantization = Literal["none", "8bit", "4bit"]
+Share = Annotated[float, Field(gt=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
 
 
@@ -93,8 +94,75 @@ class TrainingSection(Section):
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
     frozen_dropout: bool = Field(False, description="Keep the dropout of the frozen base model while training.")
     head_start: Literal["probe", "fresh"] = Field("probe", description="What the head starts from.")
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: each class counts the same in the loss, however many rows it has."
+    )
+    logit_adjustment: float = Field(
+        0.0, ge=0, le=10, description="Times the log share of each class, added to the logits in the loss; 1 balances."
+    )
     evaluations_per_epoch: Count = Field(4, description="Measurements on validation in an epoch.")
     patience: Count | None = Field(6, description="Stop after this many measurements without gain; null: never.")
+
+
+class ThresholdSection(Section):
+    """What a threshold of a class is to give on validation; one of the two."""
+
+    precision: Share | None = Field(None, description="Share of its predictions that are to be right.")
+    recall: Share | None = Field(None, description="Share of its rows that are to be found.")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "ThresholdSection":
+        return one_of(self, "precision", "recall")
+
+
+class AbstainSection(Section):
+    """When to give no answer, chosen on validation; one of the two."""
+
+    accuracy: Share | None = Field(None, description="Share of the answers that are to be right.")
+    coverage: Share | None = Field(None, description="Share of the rows that are to be answered.")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "AbstainSection":
+        return one_of(self, "accuracy", "coverage")
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def one_of(section: AnySection, first: str, second: str) -> AnySection:
+    """The section, of whose two values exactly one must be given."""
+    if (getattr(section, first) is None) == (getattr(section, second) is None):
+        raise ValueError(f"{first} or {second} must be given, and not both")
+    return section
+
+
+class DecisionSection(Section):
+    """How the logits of a tuned variant become answers; fitted on validation and stored with the model."""
+
+    calibrate: bool = Field(True, description="Divide logits by the temperature that is fitted on validation.")
+    priors: Literal["none", "estimate"] | dict[str, Share] = Field(
+        "none",
+        description="Shares of classes where the model is used: estimated from the texts of test, or by label.",
+    )
+    thresholds: dict[str, ThresholdSection] = Field(
+        {}, description="By label, what its threshold is to give: {spam: {precision: 0.9}} or {recall: 0.9}."
+    )
+    costs: dict[str, dict[str, float]] = Field(
+        {}, description="Of true label and prediction: {spam: {ham: 5}}; others cost 1, right ones 0."
+    )
+    abstain: AbstainSection | None = Field(
+        None, description="No answer where unsure: {accuracy: 0.95} of answers, or {coverage: 0.9} of rows."
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "DecisionSection":
+        if self.costs and self.thresholds:
+            raise ValueError("costs and thresholds exclude each other; found both")
+        if self.priors != "none" and not self.calibrate:
+            raise ValueError("priors need calibrated probabilities; found calibrate: false beside them")
+        if isinstance(self.priors, dict) and abs(sum(self.priors.values()) - 1) > 0.01:
+            raise ValueError(f"priors must sum to 1; found {sum(self.priors.values()):.3g}")
+        return self
 
 
 class RuntimeSection(Section):
@@ -156,6 +224,7 @@ class Recipe(Section):
     variants: dict[Name, VariantSection] = Field(
         {"lora": VariantSection(), "merged": VariantSection(merge_of="lora")}, description="What is trained, in order."
     )
+    decision: DecisionSection = DecisionSection()
     runtime: RuntimeSection = RuntimeSection()
     seed: int = Field(0, ge=0, lt=2**32, description="Every draw of the run comes from this number.")
 

@@ -43,6 +43,7 @@ def told_by_key(error: ValidationError, model: type[BaseModel], prefix: str = ""
             rule, near = f"{shortened(key)} is not known", f".{offer}" if offer else ""
         elif item["type"] == "value_error":
             rule = str(item["msg"]).removeprefix("Value error, ")
+            rule = f"{shortened(key)}: {rule}" if key else rule
         else:
             message = re.sub("^(Input|String|Value) should ", "must ", item["msg"])
             rule = f"{shortened(key)}: {_RULES.get(item['type'], message)}"
@@ -57,7 +58,7 @@ def told_by_key(error: ValidationError, model: type[BaseModel], prefix: str = ""
 
 
 # How pydantic names the choices of a union and the keys of a mapping in the place of a value.
-_NOT_A_KEY = re.compile(r"literal\[.*|constrained-.*|int|float|\[key\]", re.DOTALL)
+_NOT_A_KEY = re.compile(r"literal\[.*|dict\[.*|constrained-.*|int|float|\[key\]", re.DOTALL)
 _RULES = {
     "missing": "must be given",
     "string_pattern_mismatch": "must be 1 to 64 letters, digits or any of _ . + -, the first a letter or a digit",

@@ -20,6 +20,7 @@ from textlift.escaping import visible
 from textlift.evaluation.corrected import about
 from textlift.evaluation.verdict import corrected_bounds
 from textlift.report import claims, error_book, frontier, plots, table, wording
+from textlift.report.decisions import decision_panel
 from textlift.report.table import Results
 
 Histories = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -88,6 +89,7 @@ def render_html(results: Results, histories: Histories) -> str:
         "curves": _curves(histories, best),
         "matrices": _matrices(results, best),
         "classes": _classes(results, best),
+        "decision": decision_panel(results["variants"][best], results["task"]["label_names"]),
         "checks": sorted(results["checks"], key=lambda finding: _SEVERITIES.get(finding["severity"], 3)),
         "soundness": results.get("soundness"),
         "leakless": table.leakless(results),

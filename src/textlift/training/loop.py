@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional
 from torch.optim.lr_scheduler import LRScheduler
 
 from textlift.errors import TrainingError
 from textlift.memory import is_out_of_memory
 from textlift.models.classifier import Classifier
 from textlift.runtime import Runtime
+from textlift.training.loss import PLAIN, RowLoss
 
 Batch = dict[str, torch.Tensor]
 
@@ -62,6 +62,7 @@ def train_steps(
     dropout: bool,
     first: int = 1,
     max_grad_norm: float = 1.0,
+    row_loss: RowLoss = PLAIN,
     penalty: Callable[[], torch.Tensor] | None = None,
     after_step: Callable[[int], None] | None = None,
 ) -> Iterator[TrainStep | Shrunk]:
@@ -79,6 +80,7 @@ def train_steps(
         dropout: Whether the dropout of the base model is on.
         first: Number of the first step.
         max_grad_norm: Gradients are clipped to this norm.
+        row_loss: Of the rows.
         penalty: A loss that a method adds to that of the rows.
         after_step: Called with the step's number after the weights moved, while their gradients are still there.
 
@@ -92,7 +94,9 @@ def train_steps(
         while True:
             states = random_states(runtime.device)
             try:
-                total, useful, examples = gradients_of(classifier, group.batches(), runtime=runtime, penalty=penalty)
+                total, useful, examples = gradients_of(
+                    classifier, group.batches(), runtime=runtime, penalty=penalty, row_loss=row_loss
+                )
                 break
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
@@ -121,20 +125,26 @@ def train_steps(
 
 
 def gradients_of(
-    classifier: Classifier, batches: Sequence[Batch], *, runtime: Runtime, penalty: Callable[[], torch.Tensor] | None
+    classifier: Classifier,
+    batches: Sequence[Batch],
+    *,
+    runtime: Runtime,
+    penalty: Callable[[], torch.Tensor] | None,
+    row_loss: RowLoss = PLAIN,
 ) -> tuple[torch.Tensor, int, int]:
     """The gradients of one step, summed over its micro-batches; its loss, useful tokens and examples.
 
     A GPU may still be at work on them.
     """
     examples = sum(len(batch["labels"]) for batch in batches)
+    divisor = row_loss.divisor([batch["labels"] for batch in batches])
     loss = torch.zeros((), device=runtime.device)
     for batch in batches:
         with runtime.autocast():
             logits = classifier(batch["input_ids"], batch["attention_mask"])  # (B, C)
         # Sum over examples, not mean of means: micro-batches may differ in size.
         labels = batch["labels"].to(runtime.device, non_blocking=runtime.device.startswith("cuda"))
-        share = functional.cross_entropy(logits.float(), labels, reduction="sum") / examples
+        share = row_loss.summed(logits, labels) / divisor
         share.backward()  # type: ignore[no-untyped-call]
         loss += share.detach()
     if penalty is not None:

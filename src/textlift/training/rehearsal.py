@@ -122,7 +122,11 @@ def _pass(session: TrainingSession, indices: np.ndarray) -> None:
     classifier = session.classifier
     classifier.set_training(base_dropout=session.base_dropout)
     loss, *_ = gradients_of(
-        classifier, session.micro_batches(indices), runtime=session.predictor.runtime, penalty=session.hooks.penalty
+        classifier,
+        session.micro_batches(indices),
+        runtime=session.predictor.runtime,
+        penalty=session.hooks.penalty,
+        row_loss=session.row_loss,
     )
     loss.item()  # a GPU is at work until then
     session.optimizer.zero_grad(set_to_none=True)

@@ -25,6 +25,7 @@ from textlift.models.packing import use_packing
 from textlift.models.rounded import rounded_once
 from textlift.recipe import TrainingSection
 from textlift.training.loop import Batch, Group, Shrunk, TrainStep, train_steps
+from textlift.training.loss import row_loss
 from textlift.training.optim import make_optimizer, make_schedule
 
 _NAMED = 8  # rows of a step that a message names
@@ -125,6 +126,7 @@ class TrainingSession:
                 "training.gradient_checkpointing must meet an architecture whose layers can be computed again, and no "
                 "trained keys and values (prefix-tuning); these cannot.\nLeave it at auto, or take another method."
             )
+        self.row_loss = row_loss(settings, train.labels, len(predictor.label_names))
         self.is_fast = settings.fast and has_bf16_products(predictor.runtime)
         self.progress = Progress(tokens_per_batch=settings.tokens_per_batch)
         self.steps_per_epoch = math.ceil(len(train.tokens) / settings.batch_size)
@@ -163,6 +165,7 @@ class TrainingSession:
             dropout=self.base_dropout,
             first=self.progress.step + 1,
             max_grad_norm=self.settings.max_grad_norm,
+            row_loss=self.row_loss,
             penalty=self.hooks.penalty,
             after_step=self.hooks.after_step,
         )

@@ -12,7 +12,8 @@ from textlift.data.findings import Cell
 from textlift.data.label_errors import Doubted, doubted, told_doubt
 from textlift.data.listing import shortened, write_table
 from textlift.data.traits import classes, traits
-from textlift.evaluation.error_book import Change, changed, confident_mistakes, temperature
+from textlift.evaluation.calibration import applied_temperature, fit_temperature
+from textlift.evaluation.error_book import Change, changed, confident_mistakes
 from textlift.evaluation.metrics import softmax
 from textlift.evaluation.occlusion import Explained, explain
 from textlift.evaluation.slices import LEAST_ROWS, LEVEL, Slice, compare_slices
@@ -102,7 +103,8 @@ def error_book(
     if name is None:
         return None
     best = next(one for one in measured if one.name == name)
-    case = _Case(job, best, {split: softmax(best.logits[split]) for split in MEASURED})
+    scale = applied_temperature(best.record)
+    case = _Case(job, best, {split: softmax(best.logits[split] / scale) for split in MEASURED})
     mistakes = {split: confident_mistakes(job.labels[split], case.probabilities[split]).tolist() for split in MEASURED}
     changes = _changes(case, measured)
     slices = _slices(case)
@@ -202,7 +204,7 @@ def _slices(case: _Case) -> list[_Tried]:
 def _doubted(case: _Case, split: str) -> Doubted | None:
     """Labels that the best variant doubts; its logits are first divided by the temperature that fits them best."""
     labels, logits = case.job.labels[split], case.best.logits[split]
-    return doubted(labels, softmax(logits / temperature(labels, logits)))
+    return doubted(labels, softmax(logits / fit_temperature(labels, logits)))
 
 
 def _saved(run: RunDirectory, name: str) -> Any:

@@ -23,10 +23,11 @@ from textlift.workflow.error_book import error_book
 from textlift.workflow.features import keep_features
 from textlift.workflow.ledger import open_rows, recipe_digest, summary
 from textlift.workflow.measuring import Measured, restore, store
+from textlift.workflow.merged import merged
 from textlift.workflow.preparation import Job, prepare, shortened, sources_of, split_digest
 from textlift.workflow.results import assemble
 from textlift.workflow.seeds import with_seeds
-from textlift.workflow.variants import merged, tune
+from textlift.workflow.variants import tune
 
 PROBE_CHECKS = "probe-checks.json"
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from textlift.evaluation.calibration import applied_temperature
 from textlift.evaluation.metrics import evaluate, softmax
 from textlift.inference import ForwardResult, Predictor
 from textlift.progress import Progress
@@ -13,6 +14,7 @@ from textlift.runs import RunDirectory
 from textlift.workflow.preparation import Job
 
 MEASURED = ("validation", "test")
+PROOF_TEXTS = 200
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def store(run: RunDirectory, job: Job, measured: Measured) -> None:
     rows = []
     for split in MEASURED:
         part, logits = job.dataset.splits[split], measured.logits[split]
-        probabilities = softmax(logits)
+        probabilities = softmax(logits.astype(np.float64) / applied_temperature(measured.record))
         for index, row in enumerate(probabilities):
             rows.append(
                 {
@@ -73,7 +75,7 @@ def store(run: RunDirectory, job: Job, measured: Measured) -> None:
                     "source": part.sources[index],
                     "row": part.row_numbers[index],
                     "label": names[job.labels[split][index]],
-                    "prediction": names[int(row.argmax())],
+                    "prediction": names[int(logits[index].argmax())],
                     "probabilities": [round(float(value), 6) for value in row],
                     "logits": [float(f"{value:.9g}") for value in logits[index]],
                 }
@@ -115,3 +117,19 @@ def forward_split(
                 return step
             task.reach(step)
     raise AssertionError("forward_steps ends with a result")
+
+
+def tell_proof(proof: list[dict[str, object]], progress: Progress) -> None:
+    """How what was saved was loaded back, or why it was not."""
+    for record in proof:
+        progress.say(
+            f"  loaded back in a fresh process ({record['loader']}): logits differ by at most "
+            f"{record['largest_logit_difference']:.1g}"
+        )
+    if not proof:
+        progress.say("  not loaded back: sentence-transformers is not installed (pip install 'textlift[sentence]')")
+
+
+def proof_texts(job: Job) -> list[str]:
+    """The texts with which what is saved is compared once it is loaded back."""
+    return job.dataset.splits["validation"].texts[:PROOF_TEXTS]

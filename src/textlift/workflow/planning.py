@@ -56,6 +56,9 @@ def resolve(request: Request) -> Recipe:
         given["model.name"] = request.model
         if values.get("model", {}).get("name") not in (None, request.model):
             given["model.revision"] = None
+    changed = [*given, *(override.partition("=")[0].strip() for override in request.overrides)]
+    if any(key.startswith("variants.") for key in changed):  # a variant more, not in place of those that are there
+        values.setdefault("variants", _default_variants())
     for key, value in given.items():
         _set(values, key, value)
     if request.method is not None and request.methods:
@@ -71,6 +74,10 @@ def resolve(request: Request) -> Recipe:
     check_methods(recipe)
     _require_mergeable(recipe)
     return recipe
+
+
+def _default_variants() -> dict[str, Any]:
+    return {name: one.model_dump(exclude_unset=True) for name, one in Recipe().variants.items()}
 
 
 def is_recipe(target: str) -> bool:

@@ -36,6 +36,7 @@ from textlift.recipe import DataSection, Quantization, Recipe
 from textlift.runtime import Runtime, choose_runtime
 from textlift.training.capability import capability, precision_of, require_capability
 from textlift.training.session import Examples
+from textlift.workflow.deciding import require_labels
 
 _PADDING_TOLERANCE = 1e-3
 
@@ -123,6 +124,7 @@ def prepare(recipe: Recipe, progress: Progress, *, linear_kernel: str | None = N
     )
     require_possible(recipe, runtime)
     dataset, findings = read_and_check(recipe, progress)
+    require_labels(recipe.decision, dataset)
     job = build_job(recipe, dataset, findings, runtime=runtime, progress=progress)
     raise_errors(job.findings)
     return job

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from textlift.evaluation.calibration import applied_temperature
 from textlift.evaluation.corrected import with_corrections
 from textlift.evaluation.metrics import softmax
 from textlift.evaluation.seeds import difference_over_seeds
@@ -160,8 +161,8 @@ def _model(job: Job, variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
 def _examples(job: Job, best: Measured | None) -> dict[str, Any]:
     if best is None:
         return {"variant": None, "right": [], "wrong": [], "confident_wrong": []}
-    labels, probabilities = job.labels["test"], softmax(best.logits["test"])
-    predicted, top = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    labels, logits = job.labels["test"], best.logits["test"].astype(np.float64)
+    predicted, top = logits.argmax(axis=1), softmax(logits / applied_temperature(best.record)).max(axis=1)
     order = np.random.default_rng(job.recipe.seed).permutation(len(labels))
     wrong = [int(i) for i in order if predicted[i] != labels[i]]
     picked = {

@@ -1,11 +1,10 @@
-"""The variants of a run: tuned ones, trained and saved; merged ones, made from a saved adapter."""
+"""The variants of a run that are trained: started, followed step by step, measured, saved, loaded back."""
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,6 @@ from textlift import interrupts
 from textlift.errors import TrainingError
 from textlift.evaluation.verdict import one_class_warning
 from textlift.export.card import model_card
-from textlift.export.loading import attach_adapter, merge
 from textlift.export.proof import prove_saved
 from textlift.export.saving import save_adapter, save_model, settings_of
 from textlift.inference import Predictor
@@ -29,14 +27,13 @@ from textlift.training.checkpoint import restore_latest, save_checkpoint
 from textlift.training.health import Spikes
 from textlift.training.loop import Shrunk, TrainStep
 from textlift.training.session import Measurement, TrainingSession, affordable_evaluations, planned_steps
-from textlift.training.tuning import ParameterCounts, apply_method, count_parameters, hooks_of
+from textlift.training.tuning import ParameterCounts, apply_method, hooks_of
 from textlift.workflow.baselines import FrozenPass
+from textlift.workflow.deciding import Ground, decide, told_of_decision
 from textlift.workflow.forecasting import PRICE, tell_forecast
-from textlift.workflow.measuring import MEASURED, Measured, forward_split, measure
-from textlift.workflow.merging import cost_warning, merge_cost
+from textlift.workflow.measuring import MEASURED, Measured, forward_split, measure, proof_texts, tell_proof
 from textlift.workflow.preparation import Job
 
-PROOF_TEXTS = 200
 _TRIED, _SAME = 32, 1e-3  # rows on which the start of a variant is compared with the probe, and how near is the same
 _SAVED_SECONDS = 300.0  # at most so much of a long epoch is lost to a sudden end
 
@@ -172,8 +169,8 @@ def tune(job: Job, variant: Variant, *, run: RunDirectory, frozen: FrozenPass, p
         StorageError: The disk refuses.
     """
     tuning, measured = train_variant(job, variant, variant.name, run=run, frozen=frozen, progress=progress)
-    saves_adapter = tuning.method.saves_adapter
-    return _save(measured, tuning.session.predictor, job=job, run=run, progress=progress, saves_adapter=saves_adapter)
+    predictor = _decided(measured, tuning.session.predictor, job=job, progress=progress)
+    return _save(measured, predictor, job=job, run=run, progress=progress, saves_adapter=tuning.method.saves_adapter)
 
 
 def train_variant(
@@ -223,75 +220,20 @@ def train_variant(
     return tuning, measured
 
 
-def merged(job: Job, variant: Variant, *, run: RunDirectory, origin: Measured, progress: Progress) -> Measured:
-    """Fold a saved adapter into a freshly loaded base, measure it again, and tell the largest logit difference.
-
-    The base is in full precision, whatever the adapter was trained on; see `merging`.
-
-    Raises:
-        ModelError: The merged folder, loaded by plain libraries, does not give the merged logits.
-    """
-    progress.say(f"variant {variant.name}: the adapter of {origin.name} folded into the base")
-    predictor = merged_predictor(job, run.variant(origin.name) / "adapter")
-    passes = {split: forward_split(predictor, job, split, progress=progress, title=variant.name) for split in MEASURED}
-    logits = {split: done.logits for split, done in passes.items()}
-    largest = max(float(np.abs(logits[split] - origin.logits[split]).max()) for split in MEASURED)
-    changed = int((logits["test"].argmax(axis=1) != origin.logits["test"].argmax(axis=1)).sum())
-    progress.say(f"  largest logit difference to {origin.name}: {largest:.2g}; {changed} predictions on test differ")
-    facts = _cost_of_merging(job, variant, origin=origin, logits=logits, progress=progress)
-    folder = run.path / ".merged-proof"
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed in between
-    try:
-        settings = settings_of(
-            job.base, predictor, kind="model", method=MERGED_METHOD, label_values=job.dataset.label_values
-        )
-        save_model(predictor, folder, settings=settings, card="")
-        proof = prove_saved(predictor, job.base, _proof_texts(job), adapter=None, model=folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    _tell(proof, progress)
-    return measure(
-        job,
-        variant.name,
-        logits,
-        kind="merged",
-        method=MERGED_METHOD,
-        description=variant.description or f"The adapter of {origin.name} folded into the base weights.",
-        total_parameters=count_parameters(predictor.classifier).total,
-        samples_per_second=passes["test"].samples_per_second,
-        largest_logit_difference=largest,
-        changed_predictions=changed,
-        merged_from=origin.name,
-        proof=proof,
-        **facts,
-    )
+def _decided(measured: Measured, predictor: Predictor, *, job: Job, progress: Progress) -> Predictor:
+    """The predictor with its decision, of which the record is told."""
+    has_prior_shift = any(one.code == "prior_shift" and one.split == "test" for one in job.findings)
+    ground = ground_of(job, measured.logits)
+    decision, told = decide(ground, job.recipe.decision, has_prior_shift=has_prior_shift, seed=job.recipe.seed)
+    measured.record.update(told)
+    for line in told_of_decision(told, job.dataset.label_names):
+        progress.say(f"  {line}")
+    return replace(predictor, decision=decision)
 
 
-def _cost_of_merging(
-    job: Job, variant: Variant, *, origin: Measured, logits: Mapping[str, np.ndarray], progress: Progress
-) -> dict[str, Any]:
-    """What the record of a merged variant says where its origin was trained on a quantized base; else nothing."""
-    if origin.record.get("settings", {}).get("quantization", "none") == "none":
-        return {}
-    cost = merge_cost(job.labels["validation"], origin.logits["validation"], logits["validation"])
-    progress.say(f"  into the base in full precision: {cost}")
-    warning = cost_warning(variant.name, origin.name, cost, force=variant.force)
-    if warning:
-        progress.say(f"  warning: {warning}")
-    return {"merge_cost": cost.to_dict(), "forced": variant.force, "warnings": [warning] if warning else []}
-
-
-MERGED_METHOD = "merged"
-
-
-def merged_predictor(job: Job, adapter: Path) -> Predictor:
-    """A fresh base in full precision with the adapter of a folder folded in."""
-    predictor = job.fresh_predictor("none")
-    predictor.classifier.to("cpu")  # folding is exact in fp32 on the CPU, whatever the device
-    attach_adapter(predictor.classifier, adapter)
-    merge(predictor)
-    predictor.classifier.to(job.runtime.device)
-    return predictor
+def ground_of(job: Job, logits: Mapping[str, np.ndarray]) -> Ground:
+    """What a decision is made from."""
+    return Ground(job.labels, logits, job.dataset.label_names, job.dataset.label_values)
 
 
 def _train(tuning: Tuning, name: str, *, job: Job, run: RunDirectory, progress: Progress) -> None:
@@ -339,26 +281,12 @@ def _save(
     proof = prove_saved(
         predictor,
         job.base,
-        _proof_texts(job),
+        proof_texts(job),
         adapter=folder if saves_adapter else None,
         model=None if saves_adapter else folder,
     )
-    _tell(proof, progress)
+    tell_proof(proof, progress)
     return Measured(measured.name, measured.logits, {**measured.record, "proof": proof}, measured.history)
-
-
-def _tell(proof: list[dict[str, object]], progress: Progress) -> None:
-    for record in proof:
-        progress.say(
-            f"  loaded back in a fresh process ({record['loader']}): logits differ by at most "
-            f"{record['largest_logit_difference']:.1g}"
-        )
-    if not proof:
-        progress.say("  not loaded back: sentence-transformers is not installed (pip install 'textlift[sentence]')")
-
-
-def _proof_texts(job: Job) -> list[str]:
-    return job.dataset.splits["validation"].texts[:PROOF_TEXTS]
 
 
 def _affordable(settings: TrainingSection, job: Job, progress: Progress) -> TrainingSection:

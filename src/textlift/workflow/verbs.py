@@ -12,7 +12,7 @@ import numpy as np
 from textlift.data import read_dataset, read_texts
 from textlift.data.dataset import Dataset
 from textlift.errors import CannotCreateError, DataError, ModelError, UsageError, nearest
-from textlift.evaluation.metrics import evaluate
+from textlift.evaluation.decisions import Decision, answers, evaluate_decided
 from textlift.export.card import model_card
 from textlift.export.loading import load_variant, merge
 from textlift.export.proof import prove_saved
@@ -54,12 +54,16 @@ def load(path: str | Path, *, device: str = "auto", base: str | None = None) -> 
     return merge(predictor) if is_merged else predictor
 
 
-def predict_file(predictor: Predictor, source: str, *, text: str | None, delimiter: str | None) -> list[Prediction]:
-    """Predictions for the texts of a file, or of standard input for "-"."""
-    return predictor.predict(read_texts(source, text_column=text, delimiter=delimiter))
+def predict_file(
+    predictor: Predictor, source: str, *, text: str | None, delimiter: str | None, raw: bool = False
+) -> list[Prediction]:
+    """Predictions for the texts of a file, or of standard input for "-"; raw goes without the stored decision."""
+    return predictor.predict(read_texts(source, text_column=text, delimiter=delimiter), raw=raw)
 
 
-def evaluate_file(path: str, section: DataSection, *, device: str = "auto", command: str = "") -> dict[str, Any]:
+def evaluate_file(
+    path: str, section: DataSection, *, device: str = "auto", raw: bool = False, command: str = ""
+) -> dict[str, Any]:
     """Scores of a saved variant on other labelled rows.
 
     Args:
@@ -67,9 +71,11 @@ def evaluate_file(path: str, section: DataSection, *, device: str = "auto", comm
         section: The rows: all splits of the source together.
         device: As `load`.
         command: As typed, for the ledger of the run.
+        raw: Without the stored decision.
 
     Returns:
-        The scores of `evaluate`, with "variant", "rows" and "label_names".
+        The scores of `evaluate` for the classes that the decision chooses, with "variant", "label_names", "ece" (see
+        `calibration_error`), "coverage" and "accuracy_answered"; where its costs count, "mean_cost".
 
     Raises:
         DataError: The rows cannot be used, or hold labels that the variant does not know.
@@ -83,8 +89,14 @@ def evaluate_file(path: str, section: DataSection, *, device: str = "auto", comm
     rows = _all_rows(dataset)
     texts = [text for _, text, _ in rows]
     labels = _known_labels(rows, settings)
-    logits = predictor.forward(predictor.tokenize(texts)).logits
-    return {"variant": path, "label_names": list(predictor.label_names), **evaluate(labels, logits)}
+    decision = Decision() if raw else predictor.decision
+    decided = decision.apply(predictor.forward(predictor.tokenize(texts)).logits)
+    return {
+        "variant": path,
+        "label_names": list(predictor.label_names),
+        **evaluate_decided(labels, decided),
+        **answers(labels, decided, costs=decision.costs),
+    }
 
 
 def _enter(run: RunDirectory, name: str, dataset: Dataset, *, command: str) -> None:

@@ -19,21 +19,24 @@ def job(*findings: Finding) -> SimpleNamespace:
     return SimpleNamespace(dataset=dataset, labels=labels, findings=findings, recipe=recipe)
 
 
-def found(code: str, numbers: list[int]) -> Finding:
-    return Finding(code, "warning", "told", "test", len(numbers), listing=Listing((("test", rows(numbers)),)))
+def found(code: str, numbers: list[int], *, earlier: str | None = None) -> Finding:
+    listing = Listing((("test", rows(numbers)),))
+    return Finding(code, "warning", "told", "test", len(numbers), earlier=earlier, listing=listing)
 
 
 MEASURED = [SimpleNamespace(name="lora", logits={"test": np.array([[1, 0], [1, 0], [1, 0], [0, 1]])})]
 
 
 def test_leaked_rows_are_left_out_of_the_second_score() -> None:
-    told = without_leaks(job(found("leak_train_test", [1]), found("near_duplicates_validation_test", [2])), MEASURED)
+    leak = found("leak_train_test", [1], earlier="train")
+    near = found("near_duplicates_validation_test", [2], earlier="validation")
+    told = without_leaks(job(leak, near), MEASURED)
     assert told is not None
     assert (told["left_out"], told["n"], told["accuracy"]) == (2, 2, {"lora": 0.5})
 
 
 def test_the_score_without_leaks_has_an_interval() -> None:
-    told = without_leaks(job(found("leak_train_test", [1])), MEASURED)
+    told = without_leaks(job(found("leak_train_test", [1], earlier="train")), MEASURED)
     assert told is not None
     assert told["accuracy_low"]["lora"] <= told["accuracy"]["lora"] <= told["accuracy_high"]["lora"]
 
@@ -43,4 +46,4 @@ def test_rows_that_repeat_others_of_their_own_split_stay() -> None:
 
 
 def test_there_is_no_second_score_where_every_row_leaked() -> None:
-    assert without_leaks(job(found("leak_train_test", [1, 2, 3, 4])), MEASURED) is None
+    assert without_leaks(job(found("leak_train_test", [1, 2, 3, 4], earlier="train")), MEASURED) is None

@@ -40,6 +40,7 @@ class Finding:
     why: str = ""  # why it matters
     advice: str = ""  # what to do
     against_scores: bool = False  # whether it stands against trusting the scores on test
+    earlier: str | None = None  # the split that these rows are in, too, or nearly
     file: str | None = None  # where all of its rows stand, once written
     listing: Listing | None = field(default=None, repr=False, compare=False)
 
@@ -56,6 +57,7 @@ class Finding:
             "why": self.why,
             "advice": self.advice,
             "against_scores": self.against_scores,
+            "earlier": self.earlier,
             "file": self.file,
         }
 

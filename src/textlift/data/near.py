@@ -5,6 +5,7 @@ Mentions and links are set aside and every number counts as one and the same, so
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -90,7 +91,7 @@ def _compare(dataset: Dataset, signatures: dict[str, Signatures], *, earlier: st
     )
     why = "Rows that say the same thing again weigh more than once and are less evidence than their number says."
     severity: Severity = "info" if earlier == later and share < _MANY else "warning"
-    return rows_finding(
+    finding = rows_finding(
         f"near_duplicates_{later}" if earlier == later else f"near_duplicates_{earlier}_{later}",
         severity,
         (later, second, places),
@@ -100,6 +101,7 @@ def _compare(dataset: Dataset, signatures: dict[str, Signatures], *, earlier: st
         details={"same_label": same, "other_label": len(near) - same, "share": share},
         columns=partner_columns(first, partners),
     )
+    return finding if earlier == later else replace(finding, earlier=earlier)
 
 
 def _candidates(earlier: Signatures, later: Signatures, *, is_within: bool) -> Iterator[tuple[int, int]]:

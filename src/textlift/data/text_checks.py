@@ -1,6 +1,7 @@
 """Checks of texts and rows: empty cells, repeats, conflicts, leaks between splits, rows grouped by label."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -121,7 +122,7 @@ def _leak(dataset: Dataset, section: DataSection, *, earlier: str, later: str) -
     severity: Severity = "warning" if section.allow_leak else "error"
     values, first = np.unique(groups[earlier], return_index=True)
     partners = first[np.searchsorted(values, groups[later][places])].tolist()
-    return rows_finding(
+    finding = rows_finding(
         f"leak_{earlier}_{later}",
         severity,
         (later, rows, places),
@@ -131,6 +132,7 @@ def _leak(dataset: Dataset, section: DataSection, *, earlier: str, later: str) -
         columns=partner_columns(dataset.splits[earlier], partners),
         tells_count=True,
     )
+    return replace(finding, earlier=earlier)
 
 
 def grouping_findings(dataset: Dataset) -> list[Finding]:

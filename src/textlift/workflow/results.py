@@ -98,7 +98,7 @@ def without_leaks(job: Job, measured: Sequence[Measured]) -> dict[str, Any] | No
     leaked = {
         place
         for finding in job.findings
-        if finding.listing is not None and _crosses_splits(finding.code)
+        if finding.listing is not None and finding.earlier is not None
         for _, rows in finding.listing.parts
         for place in zip(rows.sources, rows.row_numbers, strict=True)
     }
@@ -116,10 +116,6 @@ def without_leaks(job: Job, measured: Sequence[Measured]) -> dict[str, Any] | No
         "accuracy_low": {name: score.low for name, score in scores.items()},
         "accuracy_high": {name: score.high for name, score in scores.items()},
     }
-
-
-def _crosses_splits(code: str) -> bool:
-    return code.startswith("leak_") or (code.startswith("near_duplicates_") and code.count("_") == 3)
 
 
 def best_variant(variants: Mapping[str, Mapping[str, Any]]) -> str | None:

@@ -45,3 +45,8 @@ def test_a_line_that_was_cut_off_does_not_hide_the_others(tmp_path: Path) -> Non
     with (run.path / LEDGER).open("ab") as file:
         file.write(b'{"time": "2026\n')
     assert summary(opened(tmp_path / "run", "r2"), ROWS)["openings"] == 2
+
+
+def test_files_beside_the_run_are_no_runs(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    assert summary(opened(tmp_path / "run", "r1"), ROWS)["beside"] == []

@@ -7,12 +7,12 @@ replaced. A score that was looked at many times is a worse promise than one that
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from textlift.data.dataset import Dataset
-from textlift.recipe import Recipe
 from textlift.runs import LEDGER, RunDirectory
 from textlift.storage import storing
 from textlift.workflow.preparation import split_digest
@@ -50,9 +50,9 @@ def open_rows(run: RunDirectory, dataset: Dataset, *, split: str, what: str, rec
         os.fsync(file.fileno())
 
 
-def recipe_digest(recipe: Recipe) -> str:
-    """sha256 of all settings of a recipe."""
-    return hashlib.sha256(json.dumps(recipe.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+def recipe_digest(recipe: Mapping[str, Any]) -> str:
+    """sha256 of all settings of a recipe, as results.json has them."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 
 def summary(run: RunDirectory, rows: str) -> dict[str, Any]:
@@ -68,9 +68,9 @@ def summary(run: RunDirectory, rows: str) -> dict[str, Any]:
     """
     own = [entry for entry in _entries(run.path) if entry.get("rows") == rows]
     beside, recipes, openings = [], {entry.get("recipe") for entry in own}, len(own)
-    folder = run.path.absolute().parent
-    for other in sorted(folder.iterdir())[:_BESIDE]:
-        if other == run.path.absolute() or not (other / LEDGER).is_file():
+    here = run.path.absolute()
+    for other in _folders(here.parent):
+        if other == here:
             continue
         theirs = [entry for entry in _entries(other) if entry.get("rows") == rows]
         if theirs:
@@ -80,11 +80,19 @@ def summary(run: RunDirectory, rows: str) -> dict[str, Any]:
     return {"rows": rows, "openings": openings, "recipes": len(recipes), "entries": own[-_TOLD:], "beside": beside}
 
 
+def _folders(place: Path) -> list[Path]:
+    """What lies in a folder, in order; nothing of one that may not be listed."""
+    try:
+        return sorted(place.iterdir())[:_BESIDE]
+    except OSError:
+        return []
+
+
 def _entries(run: Path) -> list[dict[str, Any]]:
     """The lines of a ledger; one that is not JSON, of a write that was cut off, is not an opening of known rows."""
     try:
         lines = (run / LEDGER).read_bytes().splitlines()
-    except OSError:  # another user's run
+    except OSError:  # no run, or one of another user
         return []
     found = []
     for line in lines:

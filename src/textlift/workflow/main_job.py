@@ -100,7 +100,7 @@ def run_recipe(
         for one in differences(before, machine) if before else ():
             progress.say(f"  continued with {one}: the last digits may differ")
         job = _write_inputs(run, job)
-        what, digest = "run" if before is None else "resume", recipe_digest(recipe)
+        what, digest = "run" if before is None else "resume", recipe_digest(recipe.model_dump(mode="json"))
         open_rows(run, job.dataset, split="test", what=what, recipe=digest, command=command)
         frozen = FrozenPass(job, progress, is_whole=bool({"untrained", "probe"} & set(recipe.baselines)))
         measured = list(_measure_baselines(run, job, frozen, progress=progress))

@@ -21,7 +21,7 @@ from textlift.inference import Prediction, Predictor
 from textlift.methods.registry import METHODS
 from textlift.models.loading import open_base
 from textlift.progress import Progress
-from textlift.recipe import DataSection, parse_recipe
+from textlift.recipe import DataSection
 from textlift.report.html import render_comparison_html
 from textlift.report.table import comparison_markdown, comparison_text, html_fragment
 from textlift.runs import RunDirectory, find_variant, open_run
@@ -103,7 +103,7 @@ def _enter(run: RunDirectory, name: str, dataset: Dataset, *, command: str) -> N
     """Write into the ledger of a run that rows were opened; a run that may only be read keeps none."""
     if not os.access(run.path, os.W_OK):
         return
-    digest = recipe_digest(parse_recipe(run.read("results.json")["recipe"]))
+    digest = recipe_digest(run.read("results.json")["recipe"])
     for split in dataset.splits:
         open_rows(run, dataset, split=split, what=f"evaluate {name}", recipe=digest, command=command)
 

@@ -91,7 +91,20 @@ def test_metrics_are_families_of_their_own() -> None:
 
 def test_a_merged_model_is_no_new_hypothesis() -> None:
     again = comparison("merged", "tfidf", (-0.02, 0.01, 0.04))
-    assert with_corrections([CLOSE, again], apart=frozenset({"merged"}))[0]["shows"] == "difference"
+    assert with_corrections([CLOSE, again], kinds={"merged": "merged", "tfidf": "baseline"})[0]["shows"] == "difference"
+
+
+def test_a_merged_model_shows_what_the_model_shows_that_it_was_made_from() -> None:
+    kinds = {"tfidf": "baseline", "lora": "tuned", "merged": "merged"}
+    same = comparison("merged", "lora", (0.0, 0.0, 0.0))
+    rows = with_corrections([CLOSE, {**CLOSE, "a": "merged"}, same], kinds=kinds)
+    assert [row["shows"] for row in rows] == ["difference", "difference", "none"]
+
+
+def test_comparisons_among_baselines_do_not_count_against_a_tuned_variant() -> None:
+    kinds = {"tfidf": "baseline", "probe": "baseline", "lora": "tuned"}
+    assert with_corrections([CLOSE, NONE])[0]["shows"] == "none"
+    assert with_corrections([CLOSE, NONE], kinds=kinds)[0]["shows"] == "difference"
 
 
 def test_the_order_of_the_comparisons_stays() -> None:

@@ -15,7 +15,7 @@ POWER = 0.8
 Record = Mapping[str, Any]
 
 
-def with_corrections(comparisons: Sequence[Record], *, apart: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
+def with_corrections(comparisons: Sequence[Record], *, kinds: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
     """The records with Holm's correction over all comparisons of the same metric.
 
     The p-value of a comparison is that of its interval, by the normal distribution, or that of McNemar's exact test
@@ -25,8 +25,9 @@ def with_corrections(comparisons: Sequence[Record], *, apart: frozenset[str] = f
 
     Args:
         comparisons: Rows of `compare`, their intervals at 95 %.
-        apart: Names whose comparisons are counted by themselves: a merged model is no new hypothesis, it is the same
-            model again.
+        kinds: Of each name, baseline, tuned or merged; tuned where it is not told. Families are counted each by
+            itself: comparisons with a tuned variant, which are what a run claims; those among baselines; and those of a
+            merged one with baselines and with tuned ones: it is no new hypothesis but the same model again.
 
     Returns:
         The records with "p_corrected", "confidence" (the level of this comparison's corrected interval),
@@ -39,13 +40,20 @@ def with_corrections(comparisons: Sequence[Record], *, apart: frozenset[str] = f
         Rows: the normal approximation n = ((z_a + z_b) sd / d)^2, Fleiss (1981), Statistical Methods for Rates and
         Proportions, section 3.
     """
-    families: dict[tuple[str, bool], list[int]] = {}
+    families: dict[tuple[str, str], list[int]] = {}
     for index, row in enumerate(comparisons):
-        families.setdefault((row["metric"], bool({row["a"], row["b"]} & apart)), []).append(index)
+        families.setdefault((row["metric"], _family(row, kinds or {})), []).append(index)
     found: list[dict[str, Any]] = [dict(row) for row in comparisons]
     for members in families.values():
         _correct([found[index] for index in members])
     return found
+
+
+def _family(row: Record, kinds: Mapping[str, str]) -> str:
+    found = {kinds.get(row[side], "tuned") for side in ("a", "b")}
+    if "merged" in found:
+        return "merged" if "baseline" in found else "merged with tuned"
+    return "tuned" if "tuned" in found else "baseline"
 
 
 def _correct(family: list[dict[str, Any]]) -> None:

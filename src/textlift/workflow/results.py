@@ -40,8 +40,8 @@ def assemble(
             seed=job.recipe.seed,
         )
     ]
-    apart = frozenset(name for name, record in variants.items() if record["kind"] == "merged")
-    comparisons = with_corrections([_over_seeds(row, job, measured) for row in pairs], apart=apart)
+    kinds = {name: str(record["kind"]) for name, record in variants.items()}
+    comparisons = with_corrections([_over_seeds(row, job, measured) for row in pairs], kinds=kinds)
     best = best_variant(variants)
     checks = [finding.to_dict() for finding in job.findings]
     return {

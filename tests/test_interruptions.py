@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 import textlift
 from conftest import BaseFolder
 from textlift.claims import claim, require_claimable
-from textlift.errors import CheckpointError, UnavailableError
+from textlift.errors import CannotCreateError, CheckpointError, UnavailableError
 from textlift.interrupts import Interrupted, deferred, handled, obey, pending
 
 TIMING = {
@@ -204,3 +204,12 @@ def test_outside_a_run_python_keeps_its_own_handlers() -> None:
     with handled():
         assert signal.getsignal(signal.SIGTERM) != before[1]
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_a_folder_in_the_place_of_the_ledger_is_refused_before_anything_is_replaced(tmp_path: Path) -> None:
+    with claim(tmp_path, fingerprint={"recipe": "a"}, **CLAIM):
+        pass
+    (tmp_path / "ledger.jsonl").mkdir()
+    with pytest.raises(CannotCreateError, match=r"must hold its ledger\.jsonl as a file"):
+        require_claimable(tmp_path, overwrite=True, resume=False)
+    assert (tmp_path / "run.json").is_file()

@@ -132,3 +132,9 @@ def test_a_name_too_long_for_a_file_is_no_recipe() -> None:
     with pytest.raises(TextliftError, match="no such file") as caught:
         read_recipe("a" * 5000)
     assert caught.value.exit_code == 66
+
+
+def test_seeds_beyond_the_largest_number_that_can_be_drawn_from_are_refused() -> None:
+    with pytest.raises(RecipeError, match="seed and seeds must stay below 4294967296"):
+        parse_recipe({"seed": 2**32 - 2, "seeds": 3})
+    assert list(parse_recipe({"seed": 2**32 - 2, "seeds": 2}).all_seeds) == [2**32 - 2, 2**32 - 1]

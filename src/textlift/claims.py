@@ -113,6 +113,8 @@ def _require_vacant(path: Path, *, overwrite: bool, resume: bool) -> None:
         raise CannotCreateError(
             f"output {path} must be empty or a run of textlift; it holds other files.\nPass another --output."
         )
+    if (path / LEDGER).exists() and not (path / LEDGER).is_file():
+        raise CannotCreateError(f"output {path} must hold its {LEDGER} as a file; it is none.\nPass another --output.")
     if filled and not (overwrite or resume):
         raise CannotCreateError(
             f"output {path} must be empty; a run is there already.\nPass --resume to continue it, --overwrite to "

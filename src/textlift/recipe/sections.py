@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from textlift.errors import RecipeError, nearest
 from textlift.recipe.wording import in_one_line, shortened, shown, told_by_key
@@ -231,6 +231,14 @@ class Recipe(Section):
     seeds: int = Field(
         1, ge=1, le=100, description="Trainings of each variant, from this seed on; the first is saved, all are scored."
     )
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_fit(cls, seeds: int, info: ValidationInfo) -> int:
+        first = info.data.get("seed", 0)  # missing where it is itself out of range
+        if first + seeds > 2**32:
+            raise ValueError(f"seed and seeds must stay below {2**32}; found {first} and {seeds}")
+        return seeds
 
     @property
     def all_seeds(self) -> range:

@@ -17,6 +17,7 @@ from textlift.errors import DataError
 from textlift.evaluation.decisions import Decision
 from textlift.memory import is_out_of_memory
 from textlift.models.classifier import Classifier
+from textlift.models.encoder_layer import use_whole_layers
 from textlift.models.kernels import use_linear_kernel
 from textlift.models.last_layer import last_tokens
 from textlift.models.packing import use_packing
@@ -84,6 +85,7 @@ class Predictor:
 
     def __post_init__(self) -> None:
         use_linear_kernel(self.classifier, self.runtime)
+        self.classifier.whole_layers = use_whole_layers(self.classifier, self.runtime)
         use_packing(self.classifier, self.runtime)
 
     def predict(self, texts: Sequence[str], *, raw: bool = False) -> list[Prediction]:

@@ -46,7 +46,7 @@ PACKAGES = (
 ONEDNN = "onednn"
 # oneDNN, and torch's layer above it, each keep a compiled kernel of 0.6 MB for every number of rows ever multiplied, up
 # to 1,024 unless told. A step needs a few dozen; texts of all lengths would fill a gigabyte.
-_KERNEL_CACHES, _CACHED_KERNELS = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"), "128"
+_KERNEL_CACHES, _CACHED_KERNELS = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"), "64"
 _WINS_BY = 1.3  # a start-up measurement below this could turn out otherwise the next time
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _ENCODE_CHUNK = 4096
-_CHUNK_BATCHES = 50
+_CHUNK_BATCHES = 200
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def epoch_batches(
 ) -> list[np.ndarray]:
     """The examples of each optimizer step of one epoch: every example once, in an order that seed and epoch decide.
 
-    With group_by_length, shuffled chunks of 50 batches are sorted by length before they are cut, so that a batch holds
+    With group_by_length, shuffled chunks of 200 batches are sorted by length before they are cut, so that a batch holds
     texts of like length and padding is rare; the batches are then shuffled.
 
     Args:

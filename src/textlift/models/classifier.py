@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from textlift.errors import ModelError
+from textlift.models.encoder_layer import WholeLayers
 from textlift.models.families import Family, linear_layer_names, locate, located
 from textlift.models.last_layer import LastLayer
 from textlift.models.packing import no_mask, packing_of
@@ -46,6 +47,7 @@ class Classifier(nn.Module):
         # Modules that come later are an adapter's: their dropout is on while training, the base model's is not.
         self._base_modules = set(self.modules())
         self._mode: tuple[bool, Any] | None = None  # what set_training set, of which model, if nothing changed it
+        self.whole_layers: WholeLayers | None = None  # see `use_whole_layers`
         self._recomputed: list[Any] = []
         self._recomputing = _Recomputing()
 
@@ -112,10 +114,14 @@ class Classifier(nn.Module):
         for layer in self._recomputed:
             layer.training = True  # else transformers does not ask; see _Recomputing
         self._mode = (base_dropout, self.model)
+        if self.whole_layers is not None:
+            self.whole_layers.forget()
 
     def train(self, mode: bool = True) -> "Classifier":
         """As any module: `eval()` ends what `set_training` set."""
         self._mode = None
+        if self.whole_layers is not None:
+            self.whole_layers.forget()
         return super().train(mode)
 
     def recompute_layers(self) -> int:

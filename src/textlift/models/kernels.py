@@ -19,6 +19,7 @@ Source:
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -69,7 +70,7 @@ def fuse_activations(module: nn.Module) -> None:
                 setattr(parent, name, FusedTanhGELU())
 
 
-def _multiply(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+def multiply(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """The product x W' + b of x (..., D_in) and W (D_out, D_in), in fp32; either may lie transposed, W be in bf16."""
     if weight.dtype == x.dtype:
         product: torch.Tensor = _ONEDNN(x, weight, bias, "none", [], "")
@@ -85,7 +86,7 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, *parameters: Any) -> torch.Tensor:
         weight, bias = parameters
         ctx.save_for_backward(weight, x if weight.requires_grad else None)  # a frozen weight needs no input later
-        return _multiply(x, weight, bias)
+        return multiply(x, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -94,8 +95,8 @@ class _Linear(torch.autograd.Function):
         grad = grad.contiguous()
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad
         return (
-            _multiply(grad, weight.t()) if wants_x else None,
-            _weight_gradient(grad, x) if wants_weight else None,
+            multiply(grad, weight.t()) if wants_x else None,
+            weight_gradient(grad, x) if wants_weight else None,
             grad.sum(0) if wants_bias else None,
         )
 
@@ -106,9 +107,9 @@ class _LoraLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: torch.Tensor, *weights: Any) -> torch.Tensor:
         weight, bias, low, high, scale = weights
-        y = _multiply(rows, weight, bias)
+        y = multiply(rows, weight, bias)
         scaled = high * scale
-        inner = _multiply(rows, low, None)  # (N, r)
+        inner = multiply(rows, low, None)  # (N, r)
         y.addmm_(inner, scaled.t())
         ctx.save_for_backward(rows, weight, low, scaled, inner)
         ctx.scale = scale
@@ -120,25 +121,59 @@ class _LoraLinear(torch.autograd.Function):
         rows, weight, low, scaled, inner = ctx.saved_tensors
         wants_x, _, wants_bias, wants_low, wants_high, _ = ctx.needs_input_grad
         grad = grad.contiguous()
-        d_inner = _multiply(grad, scaled.t(), None)  # (N, r)
+        d_inner = multiply(grad, scaled.t(), None)  # (N, r)
         d_x = None
         if wants_x:
-            d_x = _multiply(grad, weight.t()).addmm_(d_inner, low)
+            d_x = multiply(grad, weight.t()).addmm_(d_inner, low)
         return (
             d_x,
             None,
             grad.sum(0) if wants_bias else None,
-            _multiply(d_inner.t().contiguous(), rows.t()) if wants_low else None,
-            _multiply(inner.t().contiguous(), grad.t()).t() * ctx.scale if wants_high else None,
+            multiply(d_inner.t().contiguous(), rows.t()) if wants_low else None,
+            multiply(inner.t().contiguous(), grad.t()).t() * ctx.scale if wants_high else None,
             None,
         )
 
 
-def _weight_gradient(grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def weight_gradient(grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """(D_out, D_in) of grad (N, D_out) and x (N, D_in)."""
     if min(*grad.shape, x.shape[1]) < _SMALL:
         return grad.t() @ x
-    return _multiply(grad.t().contiguous(), x.contiguous().t())
+    return multiply(grad.t().contiguous(), x.contiguous().t())
+
+
+@dataclass(frozen=True)
+class Part:
+    """A frozen linear layer as one pass takes it, with the LoRA beside it.
+
+    Args:
+        weight: (D_out, D_in), in bf16 where `frozen_in_bf16` is open.
+        bias: (D_out,), fp32.
+        low: A (r, D_in); None without LoRA.
+        high: B (D_out, r).
+        scale: alpha / r.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    low: torch.Tensor | None = None
+    high: torch.Tensor | None = None
+    scale: float = 1.0
+
+
+def part_of(layer: Any) -> Part | None:
+    """What a linear layer takes to multiply fp32 rows on a CPU; None where it is not served, or trains."""
+    if isinstance(layer, FastLinear):
+        weight, bias = layer.parameters_of_product()
+        return None if _trains(layer.weight) or not _is_fp32(layer.weight) or _trains(bias) else Part(weight, bias)
+    if type(layer) is not _MADE.get(_lora()):
+        return None
+    parts = _lora_parts(layer)
+    return None if parts is None or _trains(parts[1]) else Part(*parts)
+
+
+def _trains(weight: torch.Tensor | None) -> bool:
+    return weight is not None and weight.requires_grad
 
 
 def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -147,12 +182,15 @@ def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -
         # In rows, and shaped outside: autograd lets nobody add in place to a view that a function of its own made.
         result: torch.Tensor = _Linear.apply(x.view(-1, x.shape[-1]), weight, bias)  # type: ignore[no-untyped-call]
         return result.view(*x.shape[:-1], -1)
-    return _multiply(x, weight, bias)
+    return multiply(x, weight, bias)
 
 
 def _served(x: torch.Tensor, weight: torch.Tensor) -> bool:
-    plain = x.dtype == weight.dtype == torch.float32 and x.device.type == weight.device.type == "cpu"
-    return plain and x.numel() > 0 and not torch.is_autocast_enabled("cpu")
+    return _is_fp32(x) and _is_fp32(weight) and x.numel() > 0 and not torch.is_autocast_enabled("cpu")
+
+
+def _is_fp32(tensor: torch.Tensor) -> bool:
+    return tensor.dtype == torch.float32 and tensor.device.type == "cpu"
 
 
 def has_bf16_products(runtime: Runtime) -> bool:
@@ -250,8 +288,8 @@ def _fast_lora(parent: Any) -> type[nn.Module]:
 
         def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
             """(..., D_in) to (..., D_out)."""
-            parts = None if args or kwargs else _lora_parts(self, x)
-            if parts is None:
+            parts = None if args or kwargs else _lora_parts(self)
+            if parts is None or not _served(x, parts[2]):
                 plain: torch.Tensor = parent.forward(self, x, *args, **kwargs)
                 return plain
             rows = x.reshape(-1, x.shape[-1])
@@ -261,14 +299,14 @@ def _fast_lora(parent: Any) -> type[nn.Module]:
     return FastLoraLinear
 
 
-def _lora_parts(layer: Any, x: torch.Tensor) -> tuple[Any, ...] | None:
+def _lora_parts(layer: Any) -> tuple[Any, ...] | None:
     """Weight (D_out, D_in), bias, A, B and scale of a LoRA layer; None where the fused forward does not serve it."""
     adapter = plain_adapter(layer)
     base: Any = layer.get_base_layer()
     plain = isinstance(base, (FastLinear, _MADE.get(_conv1d(), FastLinear)))
     if adapter is None or not plain:
         return None
-    if not _served(x, base.weight) or base.weight.requires_grad or adapter[0].dtype != torch.float32:
+    if not (_is_fp32(base.weight) and _is_fp32(adapter[0])) or base.weight.requires_grad:
         return None
     return *base.parameters_of_product(), *adapter
 
@@ -287,6 +325,13 @@ def plain_adapter(layer: Any) -> tuple[torch.Tensor, torch.Tensor, float] | None
     if name in layer.lora_variant or drops or high.bias is not None:
         return None
     return low.weight, high.weight, layer.scaling[name]
+
+
+def _lora() -> type[nn.Module]:
+    from peft.tuners.lora.layer import Linear as LoraLinear
+
+    kind: type[nn.Module] = LoraLinear
+    return kind
 
 
 def _conv1d() -> type[nn.Module]:

@@ -30,9 +30,15 @@ class LastLayer:
         self._first_token = not family.is_decoder
         if tail is None:
             return
+        layer: Any = [*model.get_submodule(locate(model, family.layer_list)).children()][-1]
+        layer.pooled_alone = self  # for `encoder_layer`, which computes a layer without calling its parts
         tail.register_forward_pre_hook(self._pick)
         if family.tail_is_added:
             tail.register_forward_hook(self._put_back)
+
+    def is_alone(self, tail: nn.Module) -> bool:
+        """Whether the part that is cut has no hook but this one."""
+        return len(tail._forward_pre_hooks) == 1 and not (tail._forward_hooks or tail._backward_hooks)
 
     def see(self, input_ids: torch.Tensor | None, *, virtual_tokens: int) -> None:
         """Tell the token ids (B, L) of the next forward pass, and how many positions a method puts before them.

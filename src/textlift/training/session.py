@@ -20,6 +20,7 @@ from textlift.errors import RecipeError, TrainingError
 from textlift.evaluation.metrics import log_softmax
 from textlift.inference import ForwardResult, Predictor
 from textlift.models.compiled import compiled
+from textlift.models.encoder_layer import settled
 from textlift.models.kernels import frozen_in_bf16, has_bf16_products, use_linear_kernel
 from textlift.models.packing import use_packing
 from textlift.models.rounded import rounded_once
@@ -214,6 +215,7 @@ class TrainingSession:
                 ways.enter_context(rounded_once(self.classifier))
             elif self.is_fast:
                 ways.enter_context(frozen_in_bf16(self.classifier))
+            ways.enter_context(settled(self.classifier.whole_layers))
             if self.settings.compile:
                 ways.enter_context(compiled(self.classifier.layers()))
             yield

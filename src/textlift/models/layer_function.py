@@ -1,0 +1,234 @@
+"""A whole encoder layer as one function: the arithmetic of torch and peft, without what they do around it.
+
+    a = attend(x Wq', x Wk', x Wv')        x (N, D), N tokens of a batch; each product with its bias and its LoRA
+    h = norm(a Wo' + x)
+    z = norm(gelu(h Wu') Wd' + h)          BERT, RoBERTa, DistilBERT and what is built like them
+
+One step of a small model is some 1,500 calls of torch from Python, a fifth of its time; as one function with a
+backward of its own it is a third of them. Rows of the last layer that nothing reads are not computed: there the first
+token alone asks (see `last_layer`).
+
+Where the weights are bf16 (see `kernels`), the inside of the MLP is, too; attention, norms and sums stay fp32.
+
+Source:
+    Devlin et al. (2019), BERT, section 3; Hu et al. (2021), LoRA, section 4.1; the derivatives are ours.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from textlift.models.attention import Form, Mask, attend, attend_back
+from textlift.models.kernels import Part, multiply
+
+_NORM: Any = torch.native_layer_norm
+_NORM_BACK: Any = torch.ops.aten.native_layer_norm_backward
+_GELU_BACK: Any = torch.ops.aten.gelu_backward
+_QUERY, _KEY, _VALUE, _OUT, _UP, _DOWN = range(6)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one pass of a layer is made of.
+
+    Args:
+        linear: Query, key, value, output of attention, up, down.
+        norms: After attention, after the MLP: weight (D,), bias (D,), epsilon.
+        form: Of the batch.
+        mask: For as many queries as there are.
+        scale: Of the scores.
+        approximate: Of GELU, in torch's word.
+        first_alone: Whether the first token alone is needed of the output.
+    """
+
+    linear: tuple[Part, ...]
+    norms: tuple[tuple[torch.Tensor, torch.Tensor, float], ...]
+    form: Form
+    mask: Mask
+    scale: float
+    approximate: str
+    first_alone: bool
+
+    @property
+    def adapters(self) -> list[torch.Tensor]:
+        """A and B of each linear layer that has them, in order."""
+        return [
+            w for part in self.linear if part.low is not None and part.high is not None for w in (part.low, part.high)
+        ]
+
+
+def run_layer(hidden: torch.Tensor, plan: Plan) -> torch.Tensor:
+    """(B, L, D) to (B, L, D), or to (B, 1, D) where the first token alone is needed."""
+    adapters = plan.adapters
+    if torch.is_grad_enabled() and (hidden.requires_grad or any(weight.requires_grad for weight in adapters)):
+        output: torch.Tensor = _Layer.apply(hidden, plan, *adapters)  # type: ignore[no-untyped-call]
+        return output
+    return _forward(hidden, plan, kept=None)
+
+
+class _Layer(torch.autograd.Function):
+    """See the head of this file."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, plan: Plan, *_: torch.Tensor) -> torch.Tensor:
+        kept: dict[str, torch.Tensor | None] = {}
+        output = _forward(hidden, plan, kept=kept)
+        ctx.plan, ctx.names = plan, tuple(kept)
+        ctx.save_for_backward(*kept.values())
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        wants_hidden, _, *wanted = ctx.needs_input_grad
+        kept = dict(zip(ctx.names, ctx.saved_tensors, strict=True))
+        way = _WayBack(ctx.plan, kept, iter(wanted))
+        d_hidden = way.go(grad, wants_hidden=wants_hidden)
+        return d_hidden, None, *(one for both in way.adapter_gradients for one in both)
+
+
+def _forward(hidden: torch.Tensor, plan: Plan, *, kept: dict[str, torch.Tensor | None] | None) -> torch.Tensor:
+    """The output of the layer; what the way back needs goes into `kept`, where there is one."""
+    form, (norm_1, norm_2) = plan.form, plan.norms
+    rows = form.rows(hidden)
+    asked = form.first(rows).contiguous() if plan.first_alone else rows
+    rounded = rows.to(plan.linear[_KEY].weight.dtype)  # once for three products
+    rounded_asked = form.first(rounded).contiguous() if plan.first_alone else rounded
+    inner: list[torch.Tensor | None] = []
+
+    def through(x: torch.Tensor, x_rounded: torch.Tensor | None = None) -> torch.Tensor:
+        """The next linear layer, in the dtype of its weight."""
+        y, low = _linear(plan.linear[len(inner)], x, x_rounded)
+        inner.append(low)
+        return y
+
+    query = through(asked, rounded_asked).float()
+    key, value = through(rows, rounded).float(), through(rows, rounded).float()
+    context, attended = attend(query, key, value, form=form, mask=plan.mask, scale=plan.scale)
+    sum_1 = _added(through(context), asked)
+    h, mean_1, rstd_1 = _NORM(sum_1, sum_1.shape[-1:], *norm_1)
+    m = through(h)
+    a = functional.gelu(m, approximate=plan.approximate)
+    sum_2 = _added(through(a), h)
+    z, mean_2, rstd_2 = _NORM(sum_2, sum_2.shape[-1:], *norm_2)
+    if kept is not None:
+        adapted = [part.low is not None for part in plan.linear]
+        kept.update(zip(("query", "key", "value"), (query, key, value), strict=True))
+        kept.update(sum_1=sum_1, mean_1=mean_1, rstd_1=rstd_1, m=m, sum_2=sum_2, mean_2=mean_2, rstd_2=rstd_2)
+        kept.update(
+            rows=rows if any(adapted[:_OUT]) else None,
+            context=context if adapted[_OUT] else None,
+            h=h if adapted[_UP] else None,
+            a=a if adapted[_DOWN] else None,
+        )
+        kept.update({f"attended_{index}": one for index, one in enumerate(attended)})
+        kept.update({f"inner_{index}": one for index, one in enumerate(inner)})
+    return form.batch(z)
+
+
+def _linear(part: Part, x: torch.Tensor, rounded: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The product of x (N, D_in) with bias and LoRA, in the weight's dtype, and x A'; rounded is x in that dtype."""
+    weight, bias = part.weight, part.bias
+    rounded = x.to(weight.dtype) if rounded is None else rounded
+    y = multiply(rounded, weight, None if bias is None else bias.to(weight.dtype))
+    if part.low is None or part.high is None:
+        return y, None
+    inner = x @ part.low.to(x.dtype).t()  # (N, r); torch's own product: on so few columns oneDNN gains nothing
+    y.addmm_(inner.to(y.dtype), (part.high * part.scale).t().to(y.dtype))
+    return y, inner
+
+
+def _added(product: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+    """Their sum in fp32; the product's memory is used again where it is fp32."""
+    return product.add_(residual) if product.dtype == residual.dtype else product + residual
+
+
+class _WayBack:
+    """The gradients of one pass.
+
+    Args:
+        plan: Of the pass.
+        kept: By `_forward`.
+        wanted: Whether the gradient of each adapter weight is, in the order of `Plan.adapters`.
+    """
+
+    def __init__(self, plan: Plan, kept: dict[str, torch.Tensor], wanted: Iterator[bool]) -> None:
+        self.plan = plan
+        self.kept = kept
+        adapted = [part.low is not None for part in plan.linear]
+        self.wanted = [(next(wanted), next(wanted)) if has else (False, False) for has in adapted]
+        self.found: dict[int, tuple[torch.Tensor | None, torch.Tensor | None]] = {}
+
+    @property
+    def adapter_gradients(self) -> list[tuple[torch.Tensor | None, torch.Tensor | None]]:
+        """Of A and B of each linear layer that has them, in order."""
+        parts = enumerate(self.plan.linear)
+        return [self.found.get(index, (None, None)) for index, part in parts if part.low is not None]
+
+    def go(self, grad: torch.Tensor, *, wants_hidden: bool) -> torch.Tensor | None:
+        """The gradient of the hidden states where it is wanted; those of the adapters are found on the way."""
+        plan, kept, form = self.plan, self.kept, self.plan.form
+        needed = [wants_hidden or any(map(any, self.wanted[:count])) for count in (_OUT, _UP, _DOWN)]
+        d_sum_2 = self._norm_back(2, form.rows(grad))
+        d_a = self._linear_back(_DOWN, kept["a"], d_sum_2, wants_x=needed[2])
+        if d_a is None:
+            return None
+        d_m = _GELU_BACK(d_a, kept["m"], approximate=plan.approximate)
+        d_h = self._linear_back(_UP, kept["h"], d_m, wants_x=needed[1])
+        if d_h is None:
+            return None
+        d_sum_1 = self._norm_back(1, d_sum_2.add_(d_h))
+        d_context = self._linear_back(_OUT, kept["context"], d_sum_1, wants_x=needed[0])
+        if d_context is None:
+            return None
+        attended = tuple(kept[name] for name in ("attended_0", "attended_1") if name in kept)
+        inputs = kept["query"], kept["key"], kept["value"]
+        d_query, d_key, d_value = attend_back(
+            d_context.float(), inputs, attended, form=form, mask=plan.mask, scale=plan.scale
+        )
+        rows = kept["rows"]
+        asked = form.first(rows).contiguous() if plan.first_alone and rows is not None else rows
+        d_asked = self._linear_back(_QUERY, asked, d_query, wants_x=wants_hidden)
+        d_rows = self._linear_back(_KEY, rows, d_key, wants_x=wants_hidden)
+        d_others = self._linear_back(_VALUE, rows, d_value, wants_x=wants_hidden)
+        if d_asked is None or d_rows is None or d_others is None:
+            return None
+        d_sum_1.add_(d_asked)
+        if not plan.first_alone:
+            return form.batch(d_sum_1.add_(d_rows).add_(d_others))
+        d_rows = d_rows.float().add_(d_others)
+        form.first(d_rows).add_(d_sum_1)
+        return form.batch(d_rows)
+
+    def _norm_back(self, number: int, grad: torch.Tensor) -> torch.Tensor:
+        """(N, D) to (N, D): through the norm after attention (1) or after the MLP (2)."""
+        kept, (weight, bias, _) = self.kept, self.plan.norms[number - 1]
+        seen, mean, rstd = (kept[f"{name}_{number}"] for name in ("sum", "mean", "rstd"))
+        found: torch.Tensor = _NORM_BACK(grad, seen, grad.shape[-1:], mean, rstd, weight, bias, [True, False, False])[0]
+        return found
+
+    def _linear_back(
+        self, index: int, x: torch.Tensor | None, grad: torch.Tensor, *, wants_x: bool
+    ) -> torch.Tensor | None:
+        """The gradient of x (N, D_in) where it is wanted, in the weight's dtype, of that of the output (N, D_out)."""
+        part, (wants_low, wants_high) = self.plan.linear[index], self.wanted[index]
+        low, high = part.low, part.high
+        d_x = multiply(grad.to(part.weight.dtype), part.weight.t()) if wants_x else None
+        if low is None or high is None:
+            return d_x
+        d_inner = grad @ (high * part.scale).t().to(grad.dtype).contiguous().t()  # (N, r)
+        if d_x is not None:
+            d_x.addmm_(d_inner.to(d_x.dtype), low.to(d_x.dtype))
+        inner = self.kept[f"inner_{index}"]
+        d_low = d_high = None
+        if wants_low:
+            assert x is not None
+            d_low = (d_inner.t().to(x.dtype) @ x).float()
+        if wants_high:
+            d_high = (inner.t().to(grad.dtype) @ grad).t().float() * part.scale
+        self.found[index] = d_low, d_high
+        return d_x

@@ -1,0 +1,268 @@
+"""Encoder layers as one function: logits and gradients of transformers and peft, and theirs again where it must be."""
+
+import dataclasses
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import AutoConfig, AutoModel
+
+from conftest import BaseFolder
+from textlift.inference import Predictor
+from textlift.models import encoder_layer
+from textlift.models.encoder_layer import LAYOUTS, settled, use_whole_layers
+from textlift.models.kernels import frozen_in_bf16, has_bf16_products, use_linear_kernel
+from textlift.runtime import ONEDNN, Runtime, onednn_product, quiet_libraries
+from tiny_models import CPU, disturb, fresh, logits_of, session, wrapped
+
+pytestmark = pytest.mark.skipif(onednn_product() is None, reason="torch is built without oneDNN")
+FAST = Runtime("cpu", "fp32", 1, (), ONEDNN)
+KINDS = {name.split(".")[2].replace("_", "-"): name for name in LAYOUTS}
+SMALL = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 40}
+DISTILBERT = {"dim": 24, "n_layers": 3, "n_heads": 3, "hidden_dim": 40}
+
+
+def tiny(kind: str, **settings: Any) -> Any:
+    """A base model of a kind with random LoRA on some or all of its linear layers."""
+    torch.manual_seed(0)
+    shape = DISTILBERT if kind == "distilbert" else SMALL
+    config = AutoConfig.for_model(kind, vocab_size=50, embedding_size=24, pad_token_id=0, **shape)
+    with quiet_libraries():
+        layers = {"target_modules": "all-linear", "r": 2, **settings}
+        model = get_peft_model(AutoModel.from_config(config), LoraConfig(init_lora_weights=False, **layers))
+    for name, weight in model.named_parameters():
+        weight.requires_grad_("lora_" in name)
+    return model.eval()
+
+
+def batch(tokens: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(tokens)
+    mask = (torch.arange(tokens) < torch.tensor([tokens, max(1, tokens // 2), max(1, tokens - 2)])[:, None]).long()
+    return {"input_ids": torch.randint(1, 50, (3, tokens), generator=generator) * mask, "attention_mask": mask}
+
+
+def outcome(model: Any, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    model.zero_grad()
+    hidden = model(**inputs).last_hidden_state * inputs["attention_mask"][..., None]
+    weights = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(1))  # squares of a norm are constant
+    (weights * hidden).sum().backward()
+    return hidden.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def is_whole(model: nn.Module) -> list[bool]:
+    """For each encoder layer, whether its next pass is one function."""
+    layers: list[Any] = [layer for layer in model.modules() if type(layer).__name__.startswith("Whole")]
+    return [encoder_layer._look(layer, LAYOUTS[_parent(layer)]) is not None for layer in layers]
+
+
+def _parent(layer: Any) -> str:
+    kind = type(layer).__mro__[1]
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float = 1e-4) -> None:
+    assert list(found) == list(expected)
+    for key, gradient in expected.items():
+        size = float(gradient.abs().max())
+        torch.testing.assert_close(found[key], gradient, rtol=tolerance, atol=max(0.1 * tolerance * size, 1e-7))
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ["query", "value", "q_lin", "v_lin"], ["output.dense", "lin2"]])
+@pytest.mark.parametrize("tokens", [4, 17, 60])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_layer_of_every_layout_gives_values_and_gradients_of_its_parent(kind: str, tokens: int, targets: Any) -> None:
+    model, inputs = tiny(kind, target_modules=targets), batch(tokens)
+    values, gradients = outcome(model, inputs)
+    use_linear_kernel(model, FAST)
+    use_whole_layers(model, FAST)
+    assert is_whole(model) == [True] * 3
+    found, found_gradients = outcome(model, inputs)
+    torch.testing.assert_close(found, values, rtol=1e-4, atol=1e-5)
+    close(found_gradients, gradients)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model(**inputs).last_hidden_state * inputs["attention_mask"][..., None], values, rtol=1e-4, atol=1e-5
+        )
+
+
+def test_layers_below_the_lowest_adapter_get_no_gradient_and_the_others_all() -> None:
+    model, inputs = (
+        tiny("bert", layers_to_transform=[1], target_modules=["query", "value", "intermediate.dense"]),
+        batch(9),
+    )
+    _, gradients = outcome(model, inputs)
+    use_linear_kernel(model, FAST)
+    use_whole_layers(model, FAST)
+    close(outcome(model, inputs)[1], gradients)
+
+
+@pytest.mark.parametrize("low", [True, False])
+def test_half_of_an_adapter_can_be_frozen(low: bool) -> None:
+    model, inputs = tiny("bert"), batch(9)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(("lora_A" if low else "lora_B") in name)
+    _, gradients = outcome(model, inputs)
+    use_linear_kernel(model, FAST)
+    use_whole_layers(model, FAST)
+    close(outcome(model, inputs)[1], gradients)
+
+
+def test_the_torch_kernel_leaves_every_layer_as_it_is() -> None:
+    model = tiny("bert")
+    assert use_whole_layers(model, CPU) is None
+    assert is_whole(model) == []
+
+
+def _train_a_norm(model: Any) -> None:
+    next(p for name, p in model.named_parameters() if "LayerNorm.weight" in name and ".1." in name).requires_grad_()
+
+
+def _train_a_bias(model: Any) -> None:
+    next(p for name, p in model.named_parameters() if "intermediate" in name and name.endswith("bias")).requires_grad_()
+
+
+def _hook(model: Any) -> None:
+    inner = model.get_submodule("base_model.model.encoder.layer.1.intermediate")
+    inner.register_forward_hook(lambda _, __, output: output * 2)
+
+
+def _drop(model: Any) -> None:
+    model.get_submodule("base_model.model.encoder.layer.1").train()
+
+
+def _other_activation(model: Any) -> None:
+    model.get_submodule("base_model.model.encoder.layer.1.intermediate").intermediate_act_fn = nn.ReLU()
+
+
+def _switch_off(model: Any) -> None:
+    model.base_model.disable_adapter_layers()
+
+
+@pytest.mark.parametrize(
+    "change", [_train_a_norm, _train_a_bias, _hook, _drop, _other_activation], ids=lambda change: change.__name__[1:]
+)
+def test_a_layer_that_is_not_served_runs_its_parents_forward(change: Any) -> None:
+    outcomes = []
+    for runtime in (CPU, FAST):
+        model = tiny("bert")
+        use_linear_kernel(model, runtime)
+        use_whole_layers(model, runtime)
+        change(model)
+        torch.manual_seed(5)
+        outcomes.append(outcome(model, batch(9)))
+    assert False in is_whole(model)
+    torch.testing.assert_close(outcomes[1][0], outcomes[0][0], rtol=1e-4, atol=1e-5)
+    close(outcomes[1][1], outcomes[0][1])
+
+
+def test_layers_that_are_settled_see_a_change_of_mode() -> None:
+    model = tiny("bert")
+    use_linear_kernel(model, FAST)
+    shared = use_whole_layers(model, FAST)
+    assert shared is not None
+    with settled(shared), torch.no_grad():
+        before = model(**batch(9)).last_hidden_state
+        model.train()
+        shared.forget()
+        assert not torch.equal(model(**batch(9)).last_hidden_state, before)  # dropout
+    assert shared.settled is None
+
+
+def test_a_classifier_tells_its_layers_of_a_change_of_mode(base_folder: BaseFolder) -> None:
+    predictor, _ = wrapped(base_folder("bert"), "lora")
+    classifier = dataclasses.replace(predictor, runtime=FAST).classifier
+    shared = classifier.whole_layers
+    assert shared is not None
+    with settled(shared):
+        for change in (lambda: classifier.set_training(base_dropout=True), classifier.eval):
+            shared.settled = {(1, True): None}
+            change()
+            assert shared.settled == {}
+
+
+def test_a_second_predictor_of_a_classifier_shares_what_its_layers_have(base_folder: BaseFolder) -> None:
+    predictor, _ = wrapped(base_folder("bert"), "lora")
+    first = dataclasses.replace(predictor, runtime=FAST).classifier.whole_layers
+    assert dataclasses.replace(predictor, runtime=FAST).classifier.whole_layers is first
+
+
+def served(predictor: Predictor) -> Iterator[bool]:
+    yield from is_whole(predictor.classifier)
+
+
+@pytest.mark.parametrize("name", ["bert", "distilbert", "roberta", "embedder", "electra"])
+@pytest.mark.parametrize("method", ["lora", "rslora", "pissa"])
+def test_a_classifier_with_lora_is_whole_while_it_trains(base_folder: BaseFolder, name: str, method: str) -> None:
+    predictor, _ = wrapped(base_folder(name), method)
+    training = session(dataclasses.replace(predictor, runtime=FAST))
+    training.classifier.set_training(base_dropout=False)
+    assert set(served(training.predictor)) == {True}
+
+
+@pytest.mark.parametrize("name", ["bert", "distilbert", "roberta"])
+def test_the_first_token_alone_asks_in_the_last_layer(base_folder: BaseFolder, name: str) -> None:
+    plain, _ = fresh(base_folder(name))
+    expected = logits_of(plain)
+    predictor, _ = fresh(base_folder(name))
+    predictor = dataclasses.replace(predictor, runtime=FAST)
+    layer: Any = predictor.classifier.layers()[-1]
+    shapes = []
+    hook = layer.register_forward_hook(lambda _, __, output: shapes.append(output.shape[1]))
+    np.testing.assert_allclose(logits_of(predictor), expected, atol=1e-5)
+    hook.remove()
+    assert set(shapes) == {1}
+
+
+@pytest.mark.skipif(not has_bf16_products(FAST), reason="this processor has no bf16 products")
+@pytest.mark.parametrize("tokens", [9, 60])
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+def test_frozen_weights_in_bf16_are_as_near_to_exact_gradients_as_autocast_is(kind: str, tokens: int) -> None:
+    model, inputs = tiny(kind), batch(tokens)
+    values, gradients = outcome(model, inputs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        usual = outcome(model, inputs)
+    use_linear_kernel(model, FAST)
+    use_whole_layers(model, FAST)
+    with frozen_in_bf16(model):
+        found = outcome(model, inputs)
+    assert not torch.allclose(found[0], values, rtol=1e-5, atol=1e-6)
+    assert {gradient.dtype for gradient in found[1].values()} == {torch.float32}
+    ours, theirs = (_distance(one[1], gradients) for one in (found, usual))
+    assert float((found[0] - values).norm()) < 1.5 * float((usual[0] - values).norm())
+    assert ours < 1.5 * theirs
+
+
+def _distance(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    """The mean over all weights of how far a gradient is off, over its size."""
+    each = [float((found[key] - gradient).norm() / gradient.norm()) for key, gradient in expected.items()]
+    return sum(each) / len(each)
+
+
+def test_a_pickled_model_is_read_in_a_process_that_made_no_layer_yet(base_folder: BaseFolder, tmp_path: Path) -> None:
+    predictor, _ = wrapped(base_folder("distilbert"), "lora")
+    classifier = dataclasses.replace(disturb(predictor), runtime=FAST).classifier.eval()
+    ids = torch.ones((1, 4), dtype=torch.long)
+    expected = classifier(ids, torch.ones_like(ids)).tolist()
+    (tmp_path / "model").write_bytes(pickle.dumps(classifier))
+    program = (
+        "import pickle, sys, torch; model = pickle.load(open(sys.argv[1], 'rb')); "
+        "ids = torch.ones((1, 4), dtype=torch.long); print(model(ids, torch.ones_like(ids)).tolist())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "model")], capture_output=True, text=True, check=True
+    )
+    np.testing.assert_allclose(json.loads(done.stdout), expected, atol=1e-5)
+
+
+def test_an_unknown_class_is_not_in_the_module() -> None:
+    with pytest.raises(AttributeError, match="WholeNothing"):
+        _ = encoder_layer.WholeNothing

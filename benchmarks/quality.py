@@ -1,12 +1,14 @@
 """Time to quality: seconds until validation is as good as Trainer + PEFT leave it, with the embedded model.
 
     python benchmarks/quality.py RECIPE --data FOLDER [--settings ours|published] [--epochs 2] [--rounds 1] [--limit N]
+        [--brisk epochs=1 learning_rate=0.002 fast=true]
 
 First the peer trains to its end and is measured on the validation rows: with our settings (all linear layers, learning
 rate 1e-3, buckets of length, no dropout in the base), which is the yardstick, or as the job was published (PEFT's
 default layers, 2e-5, random batches, dropout). Then textlift trains with its defaults on the same rows, its clock
 running from the first look at the base model (features, probe and all measurements included), until a measurement on
-the same validation rows is as good. Reading and tokenizing are in neither time.
+the same validation rows is as good. Reading and tokenizing are in neither time. With --brisk it then trains once more
+with those training values in place of its defaults.
 """
 
 import argparse
@@ -16,10 +18,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import yaml
 from sides import Setting, train_peer
 
 from textlift.progress import Progress
-from textlift.recipe import Variant
+from textlift.recipe import TrainingSection, Variant
 from textlift.runtime import environment
 from textlift.training.session import Measurement
 from textlift.workflow.baselines import FrozenPass
@@ -58,9 +61,9 @@ def peer_seconds(job: Job, *, settings: str, epochs: int, seed: int) -> tuple[fl
     return seconds, float(trainer.evaluate()["eval_accuracy"])
 
 
-def our_seconds(job: Job, *, target: float) -> tuple[float | None, float]:
+def our_seconds(job: Job, *, target: float, training: TrainingSection) -> tuple[float | None, float]:
     """Seconds until validation reaches the target, and the accuracy there; None and the best where it never does."""
-    variant = Variant(name="lora")
+    variant = Variant(name="lora", training=training)
     progress = Progress()
     began = time.perf_counter()
     session = start_tuning(job, variant, FrozenPass(job, progress, is_whole=False), progress=progress).session
@@ -79,22 +82,31 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--brisk", nargs="*", default=[])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     limit = {} if options.limit is None else {"data.limit": options.limit}
+    brisk = {name: yaml.safe_load(value) for name, _, value in (item.partition("=") for item in options.brisk)}
+    sides = {"textlift": TrainingSection(), **({"brisk": TrainingSection.model_validate(brisk)} if brisk else {})}
     rows = []
     for seed in range(options.rounds):
         values = {"seed": seed, **limit}
         recipe = resolve(Request(options.recipe, data=[options.data], model="embedded", values=values))
         job = prepare(recipe, Progress())
         theirs, target = peer_seconds(job, settings=options.settings, epochs=options.epochs, seed=seed)
-        ours, reached = our_seconds(job, target=target)
-        rows.append({"peer": theirs, "target": target, "textlift": ours, "reached": reached})
-        told = f"{ours:.0f} s, a share of {ours / theirs:.2f}" if ours else f"never; {reached:.1%} at best"
-        print(f"round {seed + 1}: the peer ends at {target:.1%} after {theirs:.0f} s; textlift: {told}", flush=True)
-    shares = [row["textlift"] / row["peer"] for row in rows if row["textlift"]]
-    if shares:
-        print(f"{options.recipe}, {options.settings}: median share of the peer's time {statistics.median(shares):.3f}")
+        row: dict[str, float | None] = {"peer": theirs, "target": target}
+        told = []
+        for name, training in sides.items():
+            row[name], reached = our_seconds(job, target=target, training=training)
+            ours = row[name]
+            share = f"{ours:.0f} s, a share of {ours / theirs:.2f}" if ours else f"never; {reached:.1%} at best"
+            told.append(f"{name}: {share}")
+        rows.append(row)
+        print(f"round {seed + 1}: the peer ends at {target:.1%} after {theirs:.0f} s; {'; '.join(told)}", flush=True)
+    for name in sides:
+        shares = [row[name] / row["peer"] for row in rows if row[name]]
+        if shares:
+            print(f"{options.recipe}, {options.settings}, {name}: median share {statistics.median(shares):.3f}")
     if options.json:
         options.json.write_text(json.dumps({"rounds": rows, "environment": environment(job.runtime)}, indent=2))
 

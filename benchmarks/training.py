@@ -99,7 +99,9 @@ def main() -> None:
         "Trainer + PEFT, tuned": partial(trainer_round, tuned=True),
         "Trainer + PEFT, tuned, batch 64": partial(trainer_round, tuned=True, batch=2 * BATCH),
         "textlift": textlift_round,
+        "textlift, batch 64": partial(textlift_round, batch_size=2 * BATCH),
         "textlift --fast": partial(textlift_round, fast=True),
+        "textlift --fast, batch 64": partial(textlift_round, fast=True, batch_size=2 * BATCH),
     }
     speeds: dict[str, list[float]] = {name: [] for name in sides}
     peaks = []

@@ -62,11 +62,26 @@ def test_rows_of_a_batch_and_back_copy_nothing(tokens: int) -> None:
     assert torch.equal(form.first(rows), form.batch(rows)[:, 0])
 
 
-def test_a_mask_of_one_row_serves_every_query() -> None:
-    form = Form(TEXTS, 5, HEADS)
-    row, whole = (Mask(seen, form, 5).added for seen in (seen_of(5)[:, :, :1], seen_of(5)))
+def test_scores_that_would_leave_the_caches_are_torchs_own() -> None:
+    assert Form(32, 40, 12).is_time_major
+    assert not Form(256, 40, 12).is_time_major
+
+
+@pytest.mark.parametrize("tokens", [5, LONGEST + 1])
+def test_a_mask_that_is_the_same_for_every_query_is_kept_once(tokens: int) -> None:
+    form = Form(TEXTS, tokens, HEADS)
+    row, whole = (Mask(seen, form, tokens).added for seen in (seen_of(tokens)[:, :, :1], seen_of(tokens)))
     assert row is not None
     assert whole is not None
     assert torch.equal(row, whole)
-    assert float(row.max()) == 0
-    assert float(row.min()) == -math.inf
+    assert (float(row.max()), float(row.min())) == (0, -math.inf)
+
+
+@pytest.mark.parametrize("tokens", [7, LONGEST + 1])
+def test_queries_that_see_different_tokens_keep_their_own_masks(tokens: int) -> None:
+    seen = torch.ones(tokens, tokens, dtype=torch.bool).tril().expand(TEXTS, 1, tokens, tokens)
+    query, key, value, _ = states(tokens)
+    form = Form(TEXTS, tokens, HEADS)
+    rows = [form.rows(x) for x in (query, key, value)]
+    found, _ = attend(*rows, form=form, mask=Mask(seen, form, tokens), scale=0.3)
+    torch.testing.assert_close(form.batch(found), of_torch(query, key, value, seen, 0.3), rtol=1e-4, atol=1e-5)

@@ -1,11 +1,11 @@
 """Attention of padded batches on a CPU, forward and back, for whoever computes a whole layer himself.
 
-torch's kernel works text by text and head by head, which for short texts is more call than arithmetic. Up to 48 tokens
-all heads of all texts go through one batched product instead, with the softmax over rows that are filled up to a
+torch's kernel works text by text and head by head, which for short texts is more call than arithmetic. Up to 48 tokens,
+and a batch of a few hundred short texts, all heads of all texts go through one batched product instead, with the softmax over rows that are filled up to a
 vector's width: half of the time or less. That wants the tokens of one position side by side, so the rows of a batch lie
 
-    time-major    row t B + b is token t of text b     up to 48 tokens
-    text-major    row b L + t                          above
+    time-major    row t B + b is token t of text b     where that is so
+    text-major    row b L + t                          elsewhere
 
 Does not know layers or weights.
 
@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-LONGEST = 48  # tokens; above, the scores of all heads leave the caches and torch's own kernel wins
+LONGEST, MOST_SCORES = 48, 1_500_000  # tokens, B H L L; above, scores leave the caches and torch's own kernel wins
 _VECTOR = 16  # fp32 numbers: a softmax over fewer takes torch's slow way
 _FLASH: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _FLASH_BACK: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
@@ -42,7 +42,7 @@ class Form:
     @property
     def is_time_major(self) -> bool:
         """Whether the tokens of one position lie side by side."""
-        return self.tokens <= LONGEST
+        return self.tokens <= LONGEST and self.texts * self.heads * self.tokens**2 <= MOST_SCORES
 
     def rows(self, hidden: torch.Tensor) -> torch.Tensor:
         """(B, L, D) to (B L, D); what `batch` gave is not copied."""
@@ -75,7 +75,9 @@ class Mask:
         self.added: torch.Tensor | None = None
         texts, tokens, heads = form.texts, form.tokens, form.heads
         if seen is not None:
-            seen = seen[:, :, :queries].expand(texts, 1, queries, tokens)
+            seen = seen[:, :, :queries]
+            if seen.shape[2] > 1 and torch.equal(seen, seen[:, :, :1].expand_as(seen)):
+                seen = seen[:, :, :1]  # padding alone: every query sees the same, so L numbers do in place of L L
             self.added = torch.zeros(seen.shape).masked_fill_(~seen, -math.inf)
         if not form.is_time_major:
             return

@@ -4,9 +4,9 @@
     h = norm(a Wo' + x)
     z = norm(gelu(h Wu') Wd' + h)          BERT, RoBERTa, DistilBERT and what is built like them
 
-One step of a small model is some 1,500 calls of torch from Python, a fifth of its time; as one function with a
-backward of its own it is a third of them. Rows of the last layer that nothing reads are not computed: there the first
-token alone asks (see `last_layer`).
+What a step of a small model does beside its products is mostly calls of torch from Python and tensors in between; one
+function with a backward of its own makes few of them. Rows of the last layer that nothing reads are not computed:
+there the first token alone asks (see `last_layer`).
 
 Where the weights are bf16 (see `kernels`), the inside of the MLP is, too; attention, norms and sums stay fp32.
 
@@ -56,9 +56,8 @@ class Plan:
     @property
     def adapters(self) -> list[torch.Tensor]:
         """A and B of each linear layer that has them, in order."""
-        return [
-            w for part in self.linear if part.low is not None and part.high is not None for w in (part.low, part.high)
-        ]
+        both = [(part.low, part.high) for part in self.linear]
+        return [weight for pair in both for weight in pair if weight is not None]
 
 
 def run_layer(hidden: torch.Tensor, plan: Plan) -> torch.Tensor:

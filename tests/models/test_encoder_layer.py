@@ -135,6 +135,15 @@ def _hook(model: Any) -> None:
     inner.register_forward_hook(lambda _, __, output: output * 2)
 
 
+def _hook_a_linear_layer(model: Any) -> None:
+    inner = model.get_submodule("base_model.model.encoder.layer.1.output.dense")
+    inner.register_forward_hook(lambda _, __, output: output * 2)
+
+
+def _train_the_bias_of_a_norm(model: Any) -> None:
+    next(p for name, p in model.named_parameters() if "LayerNorm.bias" in name and ".1." in name).requires_grad_()
+
+
 def _drop(model: Any) -> None:
     model.get_submodule("base_model.model.encoder.layer.1").train()
 
@@ -143,12 +152,18 @@ def _other_activation(model: Any) -> None:
     model.get_submodule("base_model.model.encoder.layer.1.intermediate").intermediate_act_fn = nn.ReLU()
 
 
-def _switch_off(model: Any) -> None:
-    model.base_model.disable_adapter_layers()
-
-
 @pytest.mark.parametrize(
-    "change", [_train_a_norm, _train_a_bias, _hook, _drop, _other_activation], ids=lambda change: change.__name__[1:]
+    "change",
+    [
+        _train_a_norm,
+        _train_the_bias_of_a_norm,
+        _train_a_bias,
+        _hook,
+        _hook_a_linear_layer,
+        _drop,
+        _other_activation,
+    ],
+    ids=lambda change: change.__name__[1:],
 )
 def test_a_layer_that_is_not_served_runs_its_parents_forward(change: Any) -> None:
     outcomes = []

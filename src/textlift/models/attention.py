@@ -1,8 +1,9 @@
 """Attention of padded batches on a CPU, forward and back, for whoever computes a whole layer himself.
 
 torch's kernel works text by text and head by head, which for short texts is more call than arithmetic. Up to 48 tokens,
-and a batch of a few hundred short texts, all heads of all texts go through one batched product instead, with the softmax over rows that are filled up to a
-vector's width: half of the time or less. That wants the tokens of one position side by side, so the rows of a batch lie
+and a few hundred short texts, all heads of all texts go through one batched product instead, with the softmax over rows
+that are filled up to a vector's width: half of the time or less. That wants the tokens of one position side by side, so
+the rows of a batch lie
 
     time-major    row t B + b is token t of text b     where that is so
     text-major    row b L + t                          elsewhere

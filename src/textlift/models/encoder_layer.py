@@ -241,7 +241,8 @@ def _look(layer: Any, layout: Layout) -> _Made | None:
     norms = [_at(layer, path) for path in layout.norms]
     dropouts = [_at(layer, path) for path in layout.dropouts]
     around = [_at(layer, path) for path in layout.around if path != layout.tail]
-    inside = [module for module in (*around, *dropouts, activation, *norms) if module is not tail]
+    linear = [_at(layer, path) for path in layout.linear]
+    inside = [module for module in (*around, *dropouts, activation, *norms, *linear) if module is not tail]
     own_hook = layer.pooled_alone is not None and layer.pooled_alone.is_alone(tail)
     drops = any(dropout.training and dropout.p > 0 for dropout in dropouts) or (attention.training and dropouts[0].p)
     approximate = _approximation(activation)
@@ -250,19 +251,24 @@ def _look(layer: Any, layout: Layout) -> _Made | None:
         or approximate is None
         or any(_is_hooked(module) for module in inside)
         or (_is_hooked(tail) and not own_hook)
-        or any(type(norm) is not nn.LayerNorm or norm.weight.requires_grad or norm.bias is None for norm in norms)
+        or not all(_is_frozen_norm(norm) for norm in norms)
         or attention.config._attn_implementation != "sdpa"
         or getattr(attention, "is_decoder", False)
         or getattr(layer, "chunk_size_feed_forward", 0)
     ):
         return None
-    parts = [part_of(_at(layer, path)) for path in layout.linear]
-    linear = tuple(part for part in parts if part is not None)
-    if len(linear) < len(parts):
+    found = [part_of(module) for module in linear]
+    parts = tuple(part for part in found if part is not None)
+    if len(parts) < len(found):
         return None
-    heads = linear[0].weight.shape[0] // attention.attention_head_size
+    heads = parts[0].weight.shape[0] // attention.attention_head_size
     settled = tuple((norm.weight, norm.bias, norm.eps) for norm in norms)
-    return _Made(linear, settled, heads, attention.scaling, approximate)
+    return _Made(parts, settled, heads, attention.scaling, approximate)
+
+
+def _is_frozen_norm(norm: Any) -> bool:
+    plain = type(norm) is nn.LayerNorm and norm.bias is not None
+    return plain and not (norm.weight.requires_grad or norm.bias.requires_grad)
 
 
 def _approximation(activation: Any) -> str | None:

@@ -27,7 +27,8 @@ from textlift.models.kernels import Part, multiply
 
 _NORM: Any = torch.native_layer_norm
 _NORM_BACK: Any = torch.ops.aten.native_layer_norm_backward
-_GELU_BACK: Any = torch.ops.aten.gelu_backward
+_GELU_IN_PLACE: Any = torch.ops.aten.gelu_
+_GELU_BACK: Any = torch.ops.aten.gelu_backward.grad_input
 _QUERY, _KEY, _VALUE, _OUT, _UP, _DOWN = range(6)
 
 
@@ -91,12 +92,9 @@ class _Layer(torch.autograd.Function):
 
 
 def _forward(hidden: torch.Tensor, plan: Plan, *, kept: dict[str, torch.Tensor | None] | None) -> torch.Tensor:
-    """The output of the layer; what the way back needs goes into `kept`, where there is one."""
+    """The output of the layer; what the way back needs goes into `kept`, where there is one, and is freed where not."""
     form, (norm_1, norm_2) = plan.form, plan.norms
-    rows = form.rows(hidden)
-    asked = form.first(rows).contiguous() if plan.first_alone else rows
-    rounded = rows.to(plan.linear[_KEY].weight.dtype)  # once for three products
-    rounded_asked = form.first(rounded).contiguous() if plan.first_alone else rounded
+    adapted = [part.low is not None for part in plan.linear]
     inner: list[torch.Tensor | None] = []
 
     def through(x: torch.Tensor, x_rounded: torch.Tensor | None = None) -> torch.Tensor:
@@ -105,27 +103,36 @@ def _forward(hidden: torch.Tensor, plan: Plan, *, kept: dict[str, torch.Tensor |
         inner.append(low)
         return y
 
+    def keep(**tensors: torch.Tensor | None) -> None:
+        if kept is not None:
+            kept.update(tensors)
+
+    rows = form.rows(hidden)
+    asked = form.first(rows).contiguous() if plan.first_alone else rows
+    rounded = rows.to(plan.linear[_KEY].weight.dtype)  # once for three products
+    rounded_asked = form.first(rounded).contiguous() if plan.first_alone else rounded
     query = through(asked, rounded_asked).float()
     key, value = through(rows, rounded).float(), through(rows, rounded).float()
     context, attended = attend(query, key, value, form=form, mask=plan.mask, scale=plan.scale)
-    sum_1 = _added(through(context), asked)
-    h, mean_1, rstd_1 = _NORM(sum_1, sum_1.shape[-1:], *norm_1)
+    keep(rows=rows if any(adapted[:_OUT]) else None, query=query, key=key, value=value)
+    keep(context=context if adapted[_OUT] else None, **{f"attended_{index}": one for index, one in enumerate(attended)})
+    del query, key, value, attended, rows, rounded, rounded_asked
+    total = _added(through(context), asked)
+    del context, asked
+    h, mean, rstd = _NORM(total, total.shape[-1:], *norm_1)
+    keep(sum_1=total, mean_1=mean, rstd_1=rstd, h=h if adapted[_UP] else None)
     m = through(h)
-    a = functional.gelu(m, approximate=plan.approximate)
-    sum_2 = _added(through(a), h)
-    z, mean_2, rstd_2 = _NORM(sum_2, sum_2.shape[-1:], *norm_2)
-    if kept is not None:
-        adapted = [part.low is not None for part in plan.linear]
-        kept.update(zip(("query", "key", "value"), (query, key, value), strict=True))
-        kept.update(sum_1=sum_1, mean_1=mean_1, rstd_1=rstd_1, m=m, sum_2=sum_2, mean_2=mean_2, rstd_2=rstd_2)
-        kept.update(
-            rows=rows if any(adapted[:_OUT]) else None,
-            context=context if adapted[_OUT] else None,
-            h=h if adapted[_UP] else None,
-            a=a if adapted[_DOWN] else None,
-        )
-        kept.update({f"attended_{index}": one for index, one in enumerate(attended)})
-        kept.update({f"inner_{index}": one for index, one in enumerate(inner)})
+    a = (
+        _GELU_IN_PLACE(m, approximate=plan.approximate)
+        if kept is None
+        else functional.gelu(m, approximate=plan.approximate)
+    )
+    keep(m=m, a=a if adapted[_DOWN] else None)
+    del m
+    total = _added(through(a), h)
+    del a, h
+    z, mean, rstd = _NORM(total, total.shape[-1:], *norm_2)
+    keep(sum_2=total, mean_2=mean, rstd_2=rstd, **{f"inner_{index}": one for index, one in enumerate(inner)})
     return form.batch(z)
 
 
@@ -176,7 +183,7 @@ class _WayBack:
         d_a = self._linear_back(_DOWN, kept["a"], d_sum_2, wants_x=needed[2])
         if d_a is None:
             return None
-        d_m = _GELU_BACK(d_a, kept["m"], approximate=plan.approximate)
+        d_m = _GELU_BACK(d_a, kept["m"], approximate=plan.approximate, grad_input=d_a)  # in its place
         d_h = self._linear_back(_UP, kept["h"], d_m, wants_x=needed[1])
         if d_h is None:
             return None

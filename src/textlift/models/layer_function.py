@@ -122,11 +122,8 @@ def _forward(hidden: torch.Tensor, plan: Plan, *, kept: dict[str, torch.Tensor |
     h, mean, rstd = _NORM(total, total.shape[-1:], *norm_1)
     keep(sum_1=total, mean_1=mean, rstd_1=rstd, h=h if adapted[_UP] else None)
     m = through(h)
-    a = (
-        _GELU_IN_PLACE(m, approximate=plan.approximate)
-        if kept is None
-        else functional.gelu(m, approximate=plan.approximate)
-    )
+    gelu: Any = functional.gelu if kept is not None else _GELU_IN_PLACE
+    a = gelu(m, approximate=plan.approximate)
     keep(m=m, a=a if adapted[_DOWN] else None)
     del m
     total = _added(through(a), h)

@@ -97,8 +97,8 @@ def main() -> None:
         row: dict[str, float | None] = {"peer": theirs, "target": target}
         told = []
         for name, training in sides.items():
-            row[name], reached = our_seconds(job, target=target, training=training)
-            ours = row[name]
+            ours, reached = our_seconds(job, target=target, training=training)
+            row[name], row[f"{name} reached"] = ours, reached
             share = f"{ours:.0f} s, a share of {ours / theirs:.2f}" if ours else f"never; {reached:.1%} at best"
             told.append(f"{name}: {share}")
         rows.append(row)

@@ -170,7 +170,7 @@ def test_the_torch_kernel_leaves_every_layer_as_it_is(base_folder: BaseFolder) -
     assert [type(module) for module in predictor.classifier.modules()] == kinds
 
 
-@pytest.mark.parametrize("name", ["bert", "gpt2"])
+@pytest.mark.parametrize("name", ["bert", "distilbert", "gpt2"])
 def test_a_pickled_model_is_read_in_a_process_that_made_no_layer_yet(
     base_folder: BaseFolder, tmp_path: Path, name: str
 ) -> None:

@@ -22,8 +22,10 @@ import torch
 
 LONGEST, MOST_SCORES = 48, 1_500_000  # tokens, B H L L; above, scores leave the caches and torch's own kernel wins
 _VECTOR = 16  # fp32 numbers: a softmax over fewer takes torch's slow way
-_FLASH: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_FLASH_BACK: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+_FLASH: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+_FLASH_BACK: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
+HAS_KERNEL = _FLASH is not None and _FLASH_BACK is not None
+"""Whether this torch has the attention for longer texts; a later one may name it otherwise."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from textlift.models.attention import Form, Mask
+from textlift.models.attention import HAS_KERNEL, Form, Mask
+from textlift.models.families import FAMILIES
 from textlift.models.kernels import FusedTanhGELU, Part, part_of
 from textlift.models.layer_function import Plan, run_layer
 from textlift.runtime import ONEDNN, Runtime
@@ -55,29 +56,22 @@ def _paths(*names: str) -> tuple[tuple[str, ...], ...]:
 
 
 _BERT = Layout(
-    linear=_paths(
-        "attention.self.query",
-        "attention.self.key",
-        "attention.self.value",
-        "attention.output.dense",
-        "intermediate.dense",
-        "output.dense",
-    ),
+    linear=_paths(*FAMILIES["bert"].linear_layers),
     norms=_paths("attention.output.LayerNorm", "output.LayerNorm"),
     activation=_path("intermediate.intermediate_act_fn"),
     dropouts=_paths("attention.self.dropout", "attention.output.dropout", "output.dropout"),
     attention=_path("attention.self"),
     around=_paths("attention", "attention.self", "attention.output", "intermediate", "output"),
-    tail=_path("attention.output"),
+    tail=_path(FAMILIES["bert"].tail),
 )
 _DISTILBERT = Layout(
-    linear=_paths("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2"),
+    linear=_paths(*FAMILIES["distilbert"].linear_layers),
     norms=_paths("sa_layer_norm", "output_layer_norm"),
     activation=_path("ffn.activation"),
     dropouts=_paths("attention.dropout", "ffn.dropout"),
     attention=_path("attention"),
     around=_paths("attention", "ffn"),
-    tail=_path("sa_layer_norm"),
+    tail=_path(FAMILIES["distilbert"].tail),
 )
 LAYOUTS: dict[str, Layout] = {
     "transformers.models.bert.modeling_bert.BertLayer": _BERT,
@@ -117,9 +111,10 @@ def use_whole_layers(module: nn.Module, runtime: Runtime) -> WholeLayers | None:
     """Give every encoder layer inside a module that is known here the forward of this file.
 
     Returns:
-        What they share; None where linear layers are torch's (see `kernels`), and nothing is changed.
+        What they share; None where linear layers are torch's (see `kernels`) or this torch lacks the attention of
+        `attention`, and nothing is changed.
     """
-    if runtime.linear_kernel != ONEDNN:
+    if runtime.linear_kernel != ONEDNN or not HAS_KERNEL:
         return None
     layers: list[Any] = list(module.modules())
     shared = next((layer.shared for layer in layers if type(layer) in _CLASSES.values()), None) or WholeLayers()
@@ -216,13 +211,13 @@ def _asks_nothing_more(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 def _looked_at(layer: Any, layout: Layout) -> _Made | None:
     """What a layer is made of; None where it must run its parent's forward."""
-    settled: dict[tuple[int, bool], _Made | None] | None = layer.shared.settled
-    if settled is None:
+    known: dict[tuple[int, bool], _Made | None] | None = layer.shared.settled
+    if known is None:
         return _look(layer, layout)
     key = id(layer), torch.is_grad_enabled()
-    if key not in settled:
-        settled[key] = _look(layer, layout)
-    return settled[key]
+    if key not in known:
+        known[key] = _look(layer, layout)
+    return known[key]
 
 
 def _at(layer: Any, path: tuple[str, ...]) -> Any:
@@ -262,8 +257,8 @@ def _look(layer: Any, layout: Layout) -> _Made | None:
     if len(parts) < len(found):
         return None
     heads = parts[0].weight.shape[0] // attention.attention_head_size
-    settled = tuple((norm.weight, norm.bias, norm.eps) for norm in norms)
-    return _Made(parts, settled, heads, attention.scaling, approximate)
+    values = tuple((norm.weight, norm.bias, norm.eps) for norm in norms)
+    return _Made(parts, values, heads, attention.scaling, approximate)
 
 
 def _is_frozen_norm(norm: Any) -> bool:

@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from textlift.models.attention import Form, Mask, attend, attend_back
-from textlift.models.kernels import Part, multiply
+from textlift.models.kernels import Part, add_lora, lora_gradients, multiply
 
 _NORM: Any = torch.native_layer_norm
 _NORM_BACK: Any = torch.ops.aten.native_layer_norm_backward
@@ -138,11 +138,7 @@ def _linear(part: Part, x: torch.Tensor, rounded: torch.Tensor | None) -> tuple[
     weight, bias = part.weight, part.bias
     rounded = x.to(weight.dtype) if rounded is None else rounded
     y = multiply(rounded, weight, None if bias is None else bias.to(weight.dtype))
-    if part.low is None or part.high is None:
-        return y, None
-    inner = x @ part.low.to(x.dtype).t()  # (N, r); torch's own product: on so few columns oneDNN gains nothing
-    y.addmm_(inner.to(y.dtype), (part.high * part.scale).t().to(y.dtype))
-    return y, inner
+    return y, add_lora(y, x, part)
 
 
 def _added(product: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
@@ -218,20 +214,9 @@ class _WayBack:
         self, index: int, x: torch.Tensor | None, grad: torch.Tensor, *, wants_x: bool
     ) -> torch.Tensor | None:
         """The gradient of x (N, D_in) where it is wanted, in the weight's dtype, of that of the output (N, D_out)."""
-        part, (wants_low, wants_high) = self.plan.linear[index], self.wanted[index]
-        low, high = part.low, part.high
+        part = self.plan.linear[index]
         d_x = multiply(grad.to(part.weight.dtype), part.weight.t()) if wants_x else None
-        if low is None or high is None:
-            return d_x
-        d_inner = grad @ (high * part.scale).t().to(grad.dtype).contiguous().t()  # (N, r)
-        if d_x is not None:
-            d_x.addmm_(d_inner.to(d_x.dtype), low.to(d_x.dtype))
-        inner = self.kept[f"inner_{index}"]
-        d_low = d_high = None
-        if wants_low:
-            assert x is not None
-            d_low = (d_inner.t().to(x.dtype) @ x).float()
-        if wants_high:
-            d_high = (inner.t().to(grad.dtype) @ grad).t().float() * part.scale
-        self.found[index] = d_low, d_high
+        if part.low is not None:
+            inner = self.kept[f"inner_{index}"]
+            self.found[index] = lora_gradients(grad, part, x=x, inner=inner, d_x=d_x, wanted=self.wanted[index])
         return d_x

@@ -6,49 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import AutoConfig, AutoModel
 
 from conftest import BaseFolder
 from textlift.models import encoder_layer
 from textlift.models.encoder_layer import LAYOUTS, settled, use_whole_layers
-from textlift.models.kernels import frozen_in_bf16, has_bf16_products, use_linear_kernel
-from textlift.runtime import ONEDNN, Runtime, onednn_product, quiet_libraries
+from textlift.models.kernels import use_linear_kernel
+from textlift.runtime import onednn_product
+from tiny_encoders import FAST, KINDS, batch, outcome, tiny
 from tiny_models import CPU, fresh, logits_of, session, wrapped
 
 pytestmark = pytest.mark.skipif(onednn_product() is None, reason="torch is built without oneDNN")
-FAST = Runtime("cpu", "fp32", 1, (), ONEDNN)
-KINDS = {name.split(".")[2].replace("_", "-"): name for name in LAYOUTS}
-SMALL = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 40}
-DISTILBERT = {"dim": 24, "n_layers": 3, "n_heads": 3, "hidden_dim": 40}
-
-
-def tiny(kind: str, **settings: Any) -> Any:
-    """A base model of a kind with random LoRA on some or all of its linear layers."""
-    torch.manual_seed(0)
-    shape = DISTILBERT if kind == "distilbert" else SMALL
-    config = AutoConfig.for_model(kind, vocab_size=50, embedding_size=24, pad_token_id=0, **shape)
-    with quiet_libraries():
-        layers = {"target_modules": "all-linear", "r": 2, **settings}
-        model = get_peft_model(AutoModel.from_config(config), LoraConfig(init_lora_weights=False, **layers))
-    for name, weight in model.named_parameters():
-        weight.requires_grad_("lora_" in name)
-    return model.eval()
-
-
-def batch(tokens: int) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(tokens)
-    mask = (torch.arange(tokens) < torch.tensor([tokens, max(1, tokens // 2), max(1, tokens - 2)])[:, None]).long()
-    return {"input_ids": torch.randint(1, 50, (3, tokens), generator=generator) * mask, "attention_mask": mask}
-
-
-def outcome(model: Any, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    model.zero_grad()
-    hidden = model(**inputs).last_hidden_state * inputs["attention_mask"][..., None]
-    weights = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(1))  # squares of a norm are constant
-    (weights * hidden).sum().backward()
-    return hidden.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
 def is_whole(model: nn.Module) -> list[bool]:
@@ -227,31 +195,6 @@ def test_the_first_token_alone_asks_in_the_last_layer(base_folder: BaseFolder, n
     np.testing.assert_allclose(logits_of(predictor), expected, atol=1e-5)
     hook.remove()
     assert set(shapes) == {1}
-
-
-@pytest.mark.skipif(not has_bf16_products(FAST), reason="this processor has no bf16 products")
-@pytest.mark.parametrize("tokens", [9, 60])
-@pytest.mark.parametrize("kind", ["bert", "distilbert"])
-def test_frozen_weights_in_bf16_are_as_near_to_exact_gradients_as_autocast_is(kind: str, tokens: int) -> None:
-    model, inputs = tiny(kind), batch(tokens)
-    values, gradients = outcome(model, inputs)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        usual = outcome(model, inputs)
-    use_linear_kernel(model, FAST)
-    use_whole_layers(model, FAST)
-    with frozen_in_bf16(model):
-        found = outcome(model, inputs)
-    assert not torch.allclose(found[0], values, rtol=1e-5, atol=1e-6)
-    assert {gradient.dtype for gradient in found[1].values()} == {torch.float32}
-    ours, theirs = (_distance(one[1], gradients) for one in (found, usual))
-    assert float((found[0] - values).norm()) < 1.5 * float((usual[0] - values).norm())
-    assert ours < 1.5 * theirs
-
-
-def _distance(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
-    """The mean over all weights of how far a gradient is off, over its size."""
-    each = [float((found[key] - gradient).norm() / gradient.norm()) for key, gradient in expected.items()]
-    return sum(each) / len(each)
 
 
 def test_an_unknown_class_is_not_in_the_module() -> None:

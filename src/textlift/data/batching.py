@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _ENCODE_CHUNK = 4096
 _CHUNK_BATCHES = 200
+_RUN = 8  # batches; for each first one of a width the processor's library compiles its products anew
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def epoch_batches(
     """The examples of each optimizer step of one epoch: every example once, in an order that seed and epoch decide.
 
     With group_by_length, shuffled chunks of 200 batches are sorted by length before they are cut, so that a batch holds
-    texts of like length and padding is rare; the batches are then shuffled.
+    texts of like length and padding is rare; the batches are then shuffled, up to eight of the same width as one.
 
     Args:
         lengths: Tokens of each text, (N,).
@@ -113,8 +114,22 @@ def epoch_batches(
         chunks = [order[start : start + size] for start in range(0, len(order), size)]
         order = np.concatenate([chunk[np.argsort(lengths[chunk], kind="stable")] for chunk in chunks])
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    generator.shuffle(batches)
-    return batches
+    runs = _runs(batches, lengths) if group_by_length else [[batch] for batch in batches]
+    generator.shuffle(runs)
+    return [batch for run in runs for batch in run]
+
+
+def _runs(batches: list[np.ndarray], lengths: np.ndarray) -> list[list[np.ndarray]]:
+    """Batches of the same size and padded width together, at most eight."""
+    runs: list[list[np.ndarray]] = []
+    open_runs: dict[tuple[int, int], list[np.ndarray]] = {}
+    for batch in batches:
+        shape = len(batch), int(lengths[batch].max())
+        if len(open_runs.get(shape, ())) in (0, _RUN):
+            open_runs[shape] = []
+            runs.append(open_runs[shape])
+        open_runs[shape].append(batch)
+    return runs
 
 
 def split_by_budget(indices: np.ndarray, lengths: np.ndarray, *, tokens_per_batch: int) -> list[np.ndarray]:

@@ -22,9 +22,9 @@ import torch
 
 LONGEST, MOST_SCORES = 48, 1_500_000  # tokens, B H L L; above, scores leave the caches and torch's own kernel wins
 _VECTOR = 16  # fp32 numbers: a softmax over fewer takes torch's slow way
-_FLASH: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
-_FLASH_BACK: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
-HAS_KERNEL = _FLASH is not None and _FLASH_BACK is not None
+FLASH: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+FLASH_BACK: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
+HAS_KERNEL = FLASH is not None and FLASH_BACK is not None
 """Whether this torch has the attention for longer texts; a later one may name it otherwise."""
 
 
@@ -107,7 +107,7 @@ def attend(
     """
     if not form.is_time_major:
         added = mask.added
-        out, sums = _FLASH(*(_split(rows, form) for rows in (query, key, value)), attn_mask=added, scale=scale)
+        out, sums = FLASH(*(_split(rows, form) for rows in (query, key, value)), attn_mask=added, scale=scale)
         return out.transpose(1, 2).reshape(query.shape), (out, sums)
     queries, keys, values = (_heads(rows, form) for rows in (query, key, value))
     scores = torch.bmm(queries, keys.transpose(1, 2))  # (B H, queries, L)
@@ -144,7 +144,7 @@ def attend_back(
     if not form.is_time_major:
         out, sums = kept
         parts = (_split(rows, form) for rows in (grad, *states))
-        found = _FLASH_BACK(*parts, out, sums, 0.0, False, attn_mask=mask.added, scale=scale)
+        found = FLASH_BACK(*parts, out, sums, 0.0, False, attn_mask=mask.added, scale=scale)
         d_query, d_key, d_value = (part.transpose(1, 2).reshape(-1, grad.shape[-1]) for part in found)
         return d_query, d_key, d_value
     (weights,) = kept

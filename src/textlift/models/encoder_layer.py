@@ -19,6 +19,7 @@ from textlift.models.attention import HAS_KERNEL, Form, Mask
 from textlift.models.families import FAMILIES
 from textlift.models.kernels import FusedTanhGELU, Part, part_of
 from textlift.models.layer_function import Plan, run_layer
+from textlift.models.rounded_layer import RoundedLayer, run_rounded
 from textlift.runtime import ONEDNN, Runtime
 
 _UNREAD = {"position_ids", "use_cache", "output_hidden_states", "return_dict"}  # a layer does nothing with them
@@ -151,6 +152,7 @@ class _Made:
     heads: int
     scale: float
     approximate: str  # of GELU
+    copies: RoundedLayer | None  # in bf16, where a pass that trains takes them
 
 
 _CLASSES: dict[str, type[nn.Module]] = {}
@@ -190,6 +192,8 @@ def _class_of(parent: Any, layout: Layout) -> type[nn.Module]:
             first_alone = self.pooled_alone is not None and self.pooled_alone.places is not None
             mask = self.shared.mask_of(attention_mask, form, 1 if first_alone else tokens)
             plan = Plan(made.linear, made.norms, form, mask, made.scale, made.approximate, first_alone)
+            if made.copies is not None:
+                return run_rounded(hidden_states, plan, made.copies)
             return run_layer(hidden_states, plan)
 
     WholeLayer.__name__ = WholeLayer.__qualname__ = f"Whole{parent.__name__}"
@@ -258,7 +262,9 @@ def _look(layer: Any, layout: Layout) -> _Made | None:
         return None
     heads = parts[0].weight.shape[0] // attention.attention_head_size
     values = tuple((norm.weight, norm.bias, norm.eps) for norm in norms)
-    return _Made(parts, values, heads, attention.scaling, approximate)
+    rounds = torch.is_grad_enabled() and all(part.rounds for part in parts)
+    copies = RoundedLayer(parts, attention.scaling) if rounds else None
+    return _Made(parts, values, heads, attention.scaling, approximate, copies)
 
 
 def _is_frozen_norm(norm: Any) -> bool:

@@ -137,11 +137,12 @@ class Part:
     """A frozen linear layer as one pass takes it, with the LoRA beside it.
 
     Args:
-        weight: (D_out, D_in), in bf16 where `frozen_in_bf16` is open.
+        weight: (D_out, D_in).
         bias: (D_out,), fp32.
         low: A (r, D_in); None without LoRA.
         high: B (D_out, r).
         scale: alpha / r.
+        rounds: Whether passes that train are to multiply with a copy of the weight in bf16.
     """
 
     weight: torch.Tensor
@@ -149,6 +150,7 @@ class Part:
     low: torch.Tensor | None = None
     high: torch.Tensor | None = None
     scale: float = 1.0
+    rounds: bool = False
 
 
 def add_lora(y: torch.Tensor, x: torch.Tensor, part: Part) -> torch.Tensor | None:
@@ -195,13 +197,15 @@ def lora_gradients(
 
 def part_of(layer: Any) -> Part | None:
     """What a linear layer takes to multiply fp32 rows on a CPU; None where it is not served, or trains."""
-    if isinstance(layer, FastLinear):
-        weight, bias = layer.parameters_of_product()
-        return None if _trains(layer.weight) or not _is_fp32(layer.weight) or _trains(bias) else Part(weight, bias)
-    if type(layer) is not _MADE.get(_lora()):
+    adapter: tuple[Any, ...] | None = ()
+    base, kind = layer, type(layer)
+    if kind is _MADE.get(_lora()):
+        adapter, base = plain_adapter(layer), layer.get_base_layer()
+    if adapter is None or not isinstance(base, FastLinear) or _trains(base.weight) or _trains(base.bias):
         return None
-    parts = _lora_parts(layer)
-    return None if parts is None or _trains(parts[1]) else Part(*parts)
+    if not all(_is_fp32(weight) for weight in (base.weight, *adapter[:2])):
+        return None
+    return Part(base.weight, base.bias, *adapter, rounds=base.rounds)  # type: ignore[misc]
 
 
 def _trains(weight: torch.Tensor | None) -> bool:
@@ -235,28 +239,35 @@ def has_bf16_products(runtime: Runtime) -> bool:
 def frozen_in_bf16(module: nn.Module) -> Iterator[None]:
     """While open, products with the frozen weights of a module take bf16 copies of them in passes that train.
 
-    The weights must not change in between.
+    A copy is made where a layer first multiplies with it. The weights must not change in between.
     """
     kinds = tuple(kind for kind in _swaps().values() if hasattr(kind, "parameters_of_product"))
     layers: list[Any] = [layer for layer in module.modules() if isinstance(layer, kinds)]
     frozen = [layer for layer in layers if not layer.weight.requires_grad]
     for layer in frozen:
-        layer.in_bf16 = layer.weight.detach().to(torch.bfloat16)
+        layer.rounds = True
     try:
         yield
     finally:
         for layer in frozen:
-            del layer.in_bf16
+            vars(layer).pop("in_bf16", None)
+            del layer.rounds
 
 
 def _weight_of_pass(layer: Any) -> torch.Tensor:
-    weight: torch.Tensor = layer.weight if layer.in_bf16 is None or not torch.is_grad_enabled() else layer.in_bf16
-    return weight
+    weight: torch.Tensor = layer.weight
+    if not layer.rounds or not torch.is_grad_enabled():
+        return weight
+    if layer.in_bf16 is None:
+        layer.in_bf16 = weight.detach().to(torch.bfloat16)
+    copy: torch.Tensor = layer.in_bf16
+    return copy
 
 
 class FastLinear(nn.Linear):
     """torch's linear layer on oneDNN's product."""
 
+    rounds = False  # see `frozen_in_bf16`
     in_bf16: torch.Tensor | None = None
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - its parent's name
@@ -298,6 +309,7 @@ def _fast_conv1d(parent: Any) -> type[nn.Module]:
     class FastConv1D(parent):  # type: ignore[misc]
         """GPT-2's linear layer, whose weight lies transposed, on oneDNN's product."""
 
+        rounds = False  # see `frozen_in_bf16`
         in_bf16: torch.Tensor | None = None
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:

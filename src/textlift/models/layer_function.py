@@ -25,10 +25,10 @@ from torch.nn import functional
 from textlift.models.attention import Form, Mask, attend, attend_back
 from textlift.models.kernels import Part, add_lora, lora_gradients, multiply
 
-_NORM: Any = torch.native_layer_norm
-_NORM_BACK: Any = torch.ops.aten.native_layer_norm_backward
+NORM: Any = torch.native_layer_norm
+NORM_BACK: Any = torch.ops.aten.native_layer_norm_backward
 _GELU_IN_PLACE: Any = torch.ops.aten.gelu_
-_GELU_BACK: Any = torch.ops.aten.gelu_backward.grad_input
+GELU_BACK: Any = torch.ops.aten.gelu_backward.grad_input
 _QUERY, _KEY, _VALUE, _OUT, _UP, _DOWN = range(6)
 
 
@@ -119,7 +119,7 @@ def _forward(hidden: torch.Tensor, plan: Plan, *, kept: dict[str, torch.Tensor |
     del query, key, value, attended, rows, rounded, rounded_asked
     total = _added(through(context), asked)
     del context, asked
-    h, mean, rstd = _NORM(total, total.shape[-1:], *norm_1)
+    h, mean, rstd = NORM(total, total.shape[-1:], *norm_1)
     keep(sum_1=total, mean_1=mean, rstd_1=rstd, h=h if adapted[_UP] else None)
     m = through(h)
     gelu: Any = functional.gelu if kept is not None else _GELU_IN_PLACE
@@ -128,7 +128,7 @@ def _forward(hidden: torch.Tensor, plan: Plan, *, kept: dict[str, torch.Tensor |
     del m
     total = _added(through(a), h)
     del a, h
-    z, mean, rstd = _NORM(total, total.shape[-1:], *norm_2)
+    z, mean, rstd = NORM(total, total.shape[-1:], *norm_2)
     keep(sum_2=total, mean_2=mean, rstd_2=rstd, **{f"inner_{index}": one for index, one in enumerate(inner)})
     return form.batch(z)
 
@@ -176,7 +176,7 @@ class _WayBack:
         d_a = self._linear_back(_DOWN, kept["a"], d_sum_2, wants_x=needed[2])
         if d_a is None:
             return None
-        d_m = _GELU_BACK(d_a, kept["m"], approximate=plan.approximate, grad_input=d_a)  # in its place
+        d_m = GELU_BACK(d_a, kept["m"], approximate=plan.approximate, grad_input=d_a)  # in its place
         d_h = self._linear_back(_UP, kept["h"], d_m, wants_x=needed[1])
         if d_h is None:
             return None
@@ -207,7 +207,7 @@ class _WayBack:
         """(N, D) to (N, D): through the norm after attention (1) or after the MLP (2)."""
         kept, (weight, bias, _) = self.kept, self.plan.norms[number - 1]
         seen, mean, rstd = (kept[f"{name}_{number}"] for name in ("sum", "mean", "rstd"))
-        found: torch.Tensor = _NORM_BACK(grad, seen, grad.shape[-1:], mean, rstd, weight, bias, [True, False, False])[0]
+        found: torch.Tensor = NORM_BACK(grad, seen, grad.shape[-1:], mean, rstd, weight, bias, [True, False, False])[0]
         return found
 
     def _linear_back(

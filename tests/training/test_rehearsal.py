@@ -11,7 +11,7 @@ from conftest import BaseFolder
 from textlift.errors import RecipeError
 from textlift.progress import Progress
 from textlift.training.rehearsal import Forecast, rehearse
-from textlift.training.session import TrainingSession, first_epoch
+from textlift.training.session import TrainingSession
 from textlift.workflow.forecasting import forecast_lines, require_fit, tell_forecast
 from tiny_models import session, wrapped
 
@@ -38,7 +38,7 @@ def test_steps_widest_pass_and_checkpoints_are_told(base_folder: BaseFolder) -> 
     training = tiny_session(base_folder)
     forecast = rehearse(training)
     lengths = training.train.tokens.lengths
-    parts = [part for indices in first_epoch(training) for part in training.parts_of(indices)]
+    parts = [part for indices in training.batches_of_epoch(0) for part in training.parts_of(indices)]
     trained = sum(weight.numel() for weight in training.trained_weights().values())
     assert forecast.steps == training.total_steps == 6
     assert forecast.fits

@@ -7,7 +7,8 @@ import torch
 from conftest import BaseFolder
 from textlift.training import session as session_module
 from textlift.training.loop import TrainStep
-from textlift.training.session import Measurement, TrainingSession, affordable_evaluations, quick_scores
+from textlift.training.session import Measurement, TrainingSession, quick_scores
+from textlift.training.steps import affordable_evaluations
 from tiny_models import session, wrapped
 
 

@@ -74,13 +74,17 @@ class TrainingSection(Section):
     learning_rate: float | None = Field(
         None, gt=0, le=1, description="Peak learning rate; the method's own default when not given."
     )
-    batch_size: Count = Field(32, description="Examples of one optimizer step, over all devices.")
+    batch_size: Count | None = Field(
+        None,
+        description="Examples of one optimizer step, over all devices; 32 when not given, with fast up to 128, "
+        "at a learning rate that goes with it.",
+    )
     tokens_per_batch: Annotated[int, Field(ge=16)] = Field(
         8192, description="Budget of padded tokens of one forward pass; larger batches are split."
     )
     fast: bool = Field(
         False,
-        description="Train on bf16 products with frozen weights where the processor has them.",
+        description="Train on bf16 products with frozen weights where the processor has them, in fewer, fuller steps.",
     )
     compile: bool = Field(
         False, description="Compile the layers (torch.compile) for passes that train; meant for small models on a GPU."

@@ -15,7 +15,7 @@ import torch
 
 from textlift.memory import PeakMemory, available_memory, resident_memory
 from textlift.training.loop import gradients_of, random_states, set_random_states
-from textlift.training.session import TrainingSession, first_epoch
+from textlift.training.session import TrainingSession
 
 _TYPICAL = 3  # steps that are timed, after one that is not
 _HEAP = (
@@ -66,7 +66,7 @@ def _rehearse(session: TrainingSession) -> Forecast:
     device = session.predictor.runtime.device
     trained = sum(weight.numel() for weight in session.trained_weights().values())
     lengths = session.train.tokens.lengths
-    batches = first_epoch(session)
+    batches = session.batches_of_epoch(0)
     parts = [part for indices in batches for part in session.parts_of(indices)]
     widest = max(parts, key=lambda part: len(part) * int(lengths[part].max()))
     states, memory = random_states(device), PeakMemory(device)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from textlift.data.batching import TokenizedTexts, collate, epoch_batches, split_by_budget
+from textlift.data.batching import TokenizedTexts, collate, split_by_budget
 from textlift.errors import RecipeError, TrainingError
 from textlift.evaluation.metrics import log_softmax
 from textlift.inference import ForwardResult, Predictor
@@ -25,9 +25,11 @@ from textlift.models.kernels import frozen_in_bf16, has_bf16_products, use_linea
 from textlift.models.packing import use_packing
 from textlift.models.rounded import rounded_once
 from textlift.recipe import TrainingSection
-from textlift.training.loop import Batch, Group, Shrunk, TrainStep, train_steps
+from textlift.training.loop import Batch, Group, Shrunk, TrainStep, gradients_of, train_steps
 from textlift.training.loss import row_loss
 from textlift.training.optim import make_optimizer, make_schedule
+from textlift.training.steps import batch_size_of, batches_of_epoch, planned_steps
+from textlift.training.twins import Twins, possible_twins
 
 _NAMED = 8  # rows of a step that a message names
 
@@ -130,7 +132,8 @@ class TrainingSession:
         self.row_loss = row_loss(settings, train.labels, len(predictor.label_names))
         self.is_fast = settings.fast and has_bf16_products(predictor.runtime)
         self.progress = Progress(tokens_per_batch=settings.tokens_per_batch)
-        self.steps_per_epoch = math.ceil(len(train.tokens) / settings.batch_size)
+        self.batch_size = batch_size_of(settings, len(train.tokens))
+        self.steps_per_epoch = math.ceil(len(train.tokens) / self.batch_size)
         self.total_steps = planned_steps(settings, train.tokens.lengths, seed=seed)
         self.optimizer = make_optimizer(
             self.classifier.named_parameters(),
@@ -145,6 +148,7 @@ class TrainingSession:
             time_used=None if settings.max_seconds is None else self._time_used,
         )
         self.best: dict[str, torch.Tensor] = {}
+        self._twins: Twins | None = None
 
     def run(self) -> Iterator[TrainStep | Measurement | Shrunk]:
         """Train to the end, or until validation no longer gains, and put the best weights back.
@@ -169,8 +173,9 @@ class TrainingSession:
             row_loss=self.row_loss,
             penalty=self.hooks.penalty,
             after_step=self.hooks.after_step,
+            gradients=self._gradients_of,
         )
-        with self.products():
+        with self.products(), self._helped():
             while not self.stop():
                 if self._is_due(due):
                     measured = self._measure()
@@ -220,6 +225,36 @@ class TrainingSession:
                 ways.enter_context(compiled(self.classifier.layers()))
             yield
 
+    @property
+    def planned_twins(self) -> int:
+        """Other processes that share the steps: with `fast` alone, where a method does nothing beside the gradients."""
+        alone = self.hooks.penalty is None and self.hooks.after_step is None
+        return possible_twins(self.predictor.runtime) if self.is_fast and alone else 0
+
+    @contextmanager
+    def _helped(self) -> Iterator[None]:
+        """While open, twins share the steps."""
+        count = self.planned_twins
+        if not count or self._is_over():
+            yield
+            return
+        self._twins = Twins(
+            self.classifier,
+            count,
+            runtime=self.predictor.runtime,
+            base_dropout=self.base_dropout,
+            row_loss=self.row_loss,
+        )
+        try:
+            yield
+        finally:
+            self._twins.close()
+            self._twins = None
+
+    def _gradients_of(self, *args: Any, **settings: Any) -> tuple[torch.Tensor, int, int]:
+        way = gradients_of if self._twins is None or not self._twins.are_there else self._twins.gradients_of
+        return way(*args, **settings)
+
     def trained_weights(self) -> dict[str, torch.Tensor]:
         """The weights that train, by name; not copies."""
         return {name: p.detach() for name, p in self.classifier.named_parameters() if p.requires_grad}
@@ -257,10 +292,14 @@ class TrainingSession:
     def _groups(self) -> Iterator[Group]:
         done = self.progress.step
         for epoch in range(done // self.steps_per_epoch, self.settings.epochs):
-            batches = _epoch(self.settings, self.train.tokens.lengths, seed=self.seed, epoch=epoch)
+            batches = self.batches_of_epoch(epoch)
             first = done - epoch * self.steps_per_epoch if epoch == done // self.steps_per_epoch else 0
             for indices in batches[first:]:
                 yield Group(partial(self.micro_batches, indices), self._shrink, partial(self._names, indices))
+
+    def batches_of_epoch(self, epoch: int) -> list[np.ndarray]:
+        """The rows of each optimizer step of an epoch, counted from 0."""
+        return batches_of_epoch(self.settings, self.train.tokens.lengths, seed=self.seed, epoch=epoch)
 
     def micro_batches(self, indices: np.ndarray) -> list[Batch]:
         """The rows of a step as inputs of forward passes within the budget of tokens."""
@@ -277,7 +316,7 @@ class TrainingSession:
 
     def _shrink(self) -> int:
         """Half the budget of tokens; 0 where a step is split into single texts already."""
-        widest = int(self.train.tokens.lengths.max()) * self.settings.batch_size
+        widest = int(self.train.tokens.lengths.max()) * self.batch_size
         budget = min(self.progress.tokens_per_batch, widest) // 2
         if budget < int(self.train.tokens.lengths.min()):
             return 0
@@ -335,52 +374,6 @@ class TrainingSession:
 
     def _epoch(self) -> float:
         return round(self.progress.step / self.steps_per_epoch, 4)
-
-
-def planned_steps(settings: TrainingSection, lengths: np.ndarray, *, seed: int) -> int:
-    """Optimizer steps of a training that does not end early: all of its epochs, max_steps, or what max_tokens holds.
-
-    Args:
-        settings: Of the recipe.
-        lengths: Tokens of each training text, (N,).
-        seed: Of the run; the order of the rows, and so the tokens of each step, come from it.
-    """
-    of_an_epoch = math.ceil(len(lengths) / settings.batch_size)
-    planned = min(of_an_epoch * settings.epochs, settings.max_steps or of_an_epoch * settings.epochs)
-    if settings.max_tokens is None:
-        return planned
-    epochs, left = divmod(settings.max_tokens, int(lengths.sum()))
-    batches = _epoch(settings, lengths, seed=seed, epoch=epochs)
-    used = np.cumsum([int(lengths[indices].sum()) for indices in batches])
-    return min(planned, max(1, epochs * of_an_epoch + int((used <= left).sum())))
-
-
-def _epoch(settings: TrainingSection, lengths: np.ndarray, *, seed: int, epoch: int) -> list[np.ndarray]:
-    return epoch_batches(
-        lengths,
-        batch_size=settings.batch_size,
-        seed=seed,
-        epoch=epoch,
-        group_by_length=settings.group_by_length,
-    )
-
-
-def first_epoch(session: TrainingSession) -> list[np.ndarray]:
-    """The rows of each optimizer step of the first epoch."""
-    return _epoch(session.settings, session.train.tokens.lengths, seed=session.seed, epoch=0)
-
-
-def affordable_evaluations(asked: int, *, train_tokens: int, validation_tokens: int) -> int:
-    """Measurements of an epoch that take at most about a third of its time, at least one.
-
-    A token that trains costs three passes (forward, and two backward), a token that is measured one.
-
-    Args:
-        asked: Measurements that the recipe asks for.
-        train_tokens: Tokens of one epoch.
-        validation_tokens: Tokens of one measurement.
-    """
-    return min(asked, max(1, int(1.5 * train_tokens / max(1, validation_tokens))))
 
 
 def quick_scores(labels: np.ndarray, logits: np.ndarray) -> tuple[float, float]:

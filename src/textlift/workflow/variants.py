@@ -26,7 +26,8 @@ from textlift.runtime import environment, set_seed
 from textlift.training.checkpoint import restore_latest, save_checkpoint
 from textlift.training.health import Spikes
 from textlift.training.loop import Shrunk, TrainStep
-from textlift.training.session import Measurement, TrainingSession, affordable_evaluations, planned_steps
+from textlift.training.session import Measurement, TrainingSession
+from textlift.training.steps import affordable_evaluations, planned_steps, rate_factor
 from textlift.training.tuning import ParameterCounts, apply_method, hooks_of
 from textlift.workflow.baselines import FrozenPass
 from textlift.workflow.deciding import Ground, decide, told_of_decision
@@ -72,6 +73,8 @@ def start_tuning(job: Job, variant: Variant, frozen: FrozenPass, *, progress: Pr
     rate, why = peak_learning_rate(method, hidden_size=job.base.hidden_size)
     if variant.training.learning_rate is not None:
         rate, why = variant.training.learning_rate, f"learning_rate {variant.training.learning_rate:g}: as asked"
+    elif (factor := rate_factor(variant.training, len(job.tokens["train"]))) != 1:
+        rate, why = rate * factor, f"{why}, times {factor:.2g} for fuller batches"
     progress.say(f"variant {variant.name}: {method.name}, {_told(counts)}; {why}")
     if quantization != "none":
         progress.say(f"  base in {quantization}: {_told_bytes(held)}; products in {job.runtime.precision}")
@@ -96,7 +99,10 @@ def start_tuning(job: Job, variant: Variant, frozen: FrozenPass, *, progress: Pr
     if variant.training.fast:
         kept = "" if session.is_fast else "no faster on this processor: "
         how = "in bf16 while training" if session.is_fast else "stay exact"
-        progress.say(f"  fast: {kept}products with frozen weights {how}; every measurement is exact")
+        progress.say(
+            f"  fast: batches of {session.batch_size}; {kept}products with frozen weights {how}; "
+            "every measurement is exact"
+        )
     if job.runtime.device.startswith("cuda"):
         progress.say(f"  {_told_packing(session)}")
     return Tuning(session, method, options, counts, rate, quantization, held)
@@ -208,6 +214,7 @@ def train_variant(
             **session.settings.model_dump(mode="json"),
             "quantization": tuning.quantization,
             "learning_rate": tuning.learning_rate,
+            "batch_size": tuning.session.batch_size,
             "tokens_per_batch": session.progress.tokens_per_batch,
             "steps": session.progress.step,
             "best_step": session.progress.best_step,

@@ -1,0 +1,43 @@
+"""How many examples a step takes: what is asked, else 32; fuller with fast, while 200 steps remain."""
+
+import math
+
+import pytest
+
+from textlift.recipe import TrainingSection
+from textlift.training.steps import batch_size_of, rate_factor
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_batch_that_is_asked_for_is_taken_at_the_usual_rate(fast: bool) -> None:
+    asked = TrainingSection(batch_size=8, fast=fast)
+    assert batch_size_of(asked, 100_000) == 8
+    assert rate_factor(asked, 100_000) == 1
+
+
+def test_without_fast_a_batch_is_32_whatever_the_rows() -> None:
+    assert {batch_size_of(TrainingSection(), rows) for rows in (1, 1_000, 1_000_000)} == {32}
+    assert rate_factor(TrainingSection(), 1_000_000) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "epochs", "batch"),
+    [
+        (10, 2, 32),
+        (6_336, 2, 32),
+        (6_337, 2, 64),
+        (12_672, 2, 64),
+        (12_673, 2, 128),
+        (1_000_000, 2, 128),
+        (16_000, 1, 64),
+    ],
+)
+def test_with_fast_a_batch_is_fuller_while_200_steps_remain(rows: int, epochs: int, batch: int) -> None:
+    settings = TrainingSection(fast=True, epochs=epochs)
+    assert batch_size_of(settings, rows) == batch
+    assert batch == 32 or math.ceil(rows / batch) * epochs >= 200
+
+
+def test_the_rate_goes_with_the_square_root_of_the_batch() -> None:
+    assert rate_factor(TrainingSection(fast=True), 1_000_000) == pytest.approx(2)
+    assert rate_factor(TrainingSection(fast=True), 8_000) == pytest.approx(math.sqrt(2))

@@ -102,6 +102,7 @@ def main() -> None:
         "textlift, batch 64": partial(textlift_round, batch_size=2 * BATCH),
         "textlift --fast": partial(textlift_round, fast=True),
         "textlift --fast, batch 64": partial(textlift_round, fast=True, batch_size=2 * BATCH),
+        "textlift --fast, batch 128": partial(textlift_round, fast=True, batch_size=4 * BATCH),
     }
     speeds: dict[str, list[float]] = {name: [] for name in sides}
     peaks = []

@@ -1,5 +1,7 @@
 """Texts to tokens, tokens to batches: what is cut, the order of an epoch, budgets and padding."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -90,6 +92,19 @@ def test_batches_of_like_length_pad_far_less_and_still_come_in_any_order() -> No
     assert padded(grouped, LENGTHS) - useful < 0.1 * (padded(plain, LENGTHS) - useful)
     means = [float(LENGTHS[batch].mean()) for batch in grouped]
     assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.4
+
+
+def test_batches_of_one_width_come_in_runs_of_up_to_eight_in_any_order() -> None:
+    lengths = np.repeat([5, 9, 17, 30], [32 * 3, 32 * 20, 32 * 8, 7])
+    orders = set()
+    for seed in range(5):
+        batches = epoch_batches(lengths, batch_size=32, seed=seed, epoch=0)
+        shapes = [(len(batch), int(lengths[batch].max())) for batch in batches]
+        runs = [shape for shape, _ in itertools.groupby(shapes)]
+        assert len(batches) == 32
+        assert len(runs) <= 6  # 3 of width 5; 8, 8 and 4 of width 9, which may stand side by side; 8 of 17; 1 of 30
+        orders.add(tuple(runs))
+    assert len(orders) > 2
 
 
 @given(lengths=some_lengths, budget=st.integers(1, 400))

@@ -160,8 +160,8 @@ def add_lora(y: torch.Tensor, x: torch.Tensor, part: Part) -> torch.Tensor | Non
     """
     if part.low is None or part.high is None:
         return None
-    inner = x @ part.low.to(x.dtype).t()
-    y.addmm_(inner.to(y.dtype), (part.high * part.scale).t().to(y.dtype))
+    inner = x @ part.low.t()
+    y.addmm_(inner, (part.high * part.scale).t())
     return inner
 
 
@@ -174,7 +174,7 @@ def lora_gradients(
     d_x: torch.Tensor | None,
     wanted: tuple[bool, bool],
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """The gradients of A and B in fp32, where they are wanted; that of x is added to d_x in place.
+    """The gradients of A and B where they are wanted; that of x is added to d_x in place.
 
     Args:
         grad: Of the output, (N, D_out).
@@ -186,12 +186,12 @@ def lora_gradients(
     """
     assert part.low is not None
     assert part.high is not None
-    scaled = (part.high * part.scale).t().to(grad.dtype).contiguous()  # (r, D_out): in rows, MKL is twice as fast
+    scaled = (part.high * part.scale).t().contiguous()  # (r, D_out): in rows, MKL is twice as fast
     d_inner = grad @ scaled.t()  # (N, r)
     if d_x is not None:
-        d_x.addmm_(d_inner.to(d_x.dtype), part.low.to(d_x.dtype))
-    d_low = (d_inner.t().to(x.dtype) @ x).float() if wanted[0] and x is not None else None
-    d_high = (inner.t().to(grad.dtype) @ grad).t().float() * part.scale if wanted[1] else None
+        d_x.addmm_(d_inner, part.low)
+    d_low = d_inner.t() @ x if wanted[0] and x is not None else None
+    d_high = (inner.t() @ grad).t() * part.scale if wanted[1] else None
     return d_low, d_high
 
 

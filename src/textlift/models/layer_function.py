@@ -8,7 +8,7 @@ What a step of a small model does beside its products is mostly calls of torch f
 function with a backward of its own makes few of them. Rows of the last layer that nothing reads are not computed:
 there the first token alone asks (see `last_layer`).
 
-Where the weights are bf16 (see `kernels`), the inside of the MLP is, too; attention, norms and sums stay fp32.
+All of it is fp32; `rounded_layer` has the products with frozen weights in bf16.
 
 Source:
     Devlin et al. (2019), BERT, section 3; Hu et al. (2021), LoRA, section 4.1; the derivatives are ours.
@@ -97,10 +97,11 @@ def _forward(hidden: torch.Tensor, plan: Plan, *, kept: dict[str, torch.Tensor |
     adapted = [part.low is not None for part in plan.linear]
     inner: list[torch.Tensor | None] = []
 
-    def through(x: torch.Tensor, x_rounded: torch.Tensor | None = None) -> torch.Tensor:
-        """The next linear layer, in the dtype of its weight."""
-        y, low = _linear(plan.linear[len(inner)], x, x_rounded)
-        inner.append(low)
+    def through(x: torch.Tensor) -> torch.Tensor:
+        """The next linear layer."""
+        part = plan.linear[len(inner)]
+        y = multiply(x, part.weight, part.bias)
+        inner.append(add_lora(y, x, part))
         return y
 
     def keep(**tensors: torch.Tensor | None) -> None:
@@ -109,15 +110,12 @@ def _forward(hidden: torch.Tensor, plan: Plan, *, kept: dict[str, torch.Tensor |
 
     rows = form.rows(hidden)
     asked = form.first(rows).contiguous() if plan.first_alone else rows
-    rounded = rows.to(plan.linear[_KEY].weight.dtype)  # once for three products
-    rounded_asked = form.first(rounded).contiguous() if plan.first_alone else rounded
-    query = through(asked, rounded_asked).float()
-    key, value = through(rows, rounded).float(), through(rows, rounded).float()
+    query, key, value = through(asked), through(rows), through(rows)
     context, attended = attend(query, key, value, form=form, mask=plan.mask, scale=plan.scale)
     keep(rows=rows if any(adapted[:_OUT]) else None, query=query, key=key, value=value)
     keep(context=context if adapted[_OUT] else None, **{f"attended_{index}": one for index, one in enumerate(attended)})
-    del query, key, value, attended, rows, rounded, rounded_asked
-    total = _added(through(context), asked)
+    del query, key, value, attended, rows
+    total = through(context).add_(asked)
     del context, asked
     h, mean, rstd = NORM(total, total.shape[-1:], *norm_1)
     keep(sum_1=total, mean_1=mean, rstd_1=rstd, h=h if adapted[_UP] else None)
@@ -126,24 +124,11 @@ def _forward(hidden: torch.Tensor, plan: Plan, *, kept: dict[str, torch.Tensor |
     a = gelu(m, approximate=plan.approximate)
     keep(m=m, a=a if adapted[_DOWN] else None)
     del m
-    total = _added(through(a), h)
+    total = through(a).add_(h)
     del a, h
     z, mean, rstd = NORM(total, total.shape[-1:], *norm_2)
     keep(sum_2=total, mean_2=mean, rstd_2=rstd, **{f"inner_{index}": one for index, one in enumerate(inner)})
     return form.batch(z)
-
-
-def _linear(part: Part, x: torch.Tensor, rounded: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The product of x (N, D_in) with bias and LoRA, in the weight's dtype, and x A'; rounded is x in that dtype."""
-    weight, bias = part.weight, part.bias
-    rounded = x.to(weight.dtype) if rounded is None else rounded
-    y = multiply(rounded, weight, None if bias is None else bias.to(weight.dtype))
-    return y, add_lora(y, x, part)
-
-
-def _added(product: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-    """Their sum in fp32; the product's memory is used again where it is fp32."""
-    return product.add_(residual) if product.dtype == residual.dtype else product + residual
 
 
 class _WayBack:
@@ -186,9 +171,7 @@ class _WayBack:
             return None
         attended = tuple(kept[name] for name in ("attended_0", "attended_1") if name in kept)
         inputs = kept["query"], kept["key"], kept["value"]
-        d_query, d_key, d_value = attend_back(
-            d_context.float(), inputs, attended, form=form, mask=plan.mask, scale=plan.scale
-        )
+        d_query, d_key, d_value = attend_back(d_context, inputs, attended, form=form, mask=plan.mask, scale=plan.scale)
         rows = kept["rows"]
         asked = form.first(rows).contiguous() if plan.first_alone and rows is not None else rows
         d_asked = self._linear_back(_QUERY, asked, d_query, wants_x=wants_hidden)
@@ -199,7 +182,7 @@ class _WayBack:
         d_sum_1.add_(d_asked)
         if not plan.first_alone:
             return form.batch(d_sum_1.add_(d_rows).add_(d_others))
-        d_rows = d_rows.float().add_(d_others)
+        d_rows.add_(d_others)
         form.first(d_rows).add_(d_sum_1)
         return form.batch(d_rows)
 
@@ -213,9 +196,9 @@ class _WayBack:
     def _linear_back(
         self, index: int, x: torch.Tensor | None, grad: torch.Tensor, *, wants_x: bool
     ) -> torch.Tensor | None:
-        """The gradient of x (N, D_in) where it is wanted, in the weight's dtype, of that of the output (N, D_out)."""
+        """The gradient of x (N, D_in) where it is wanted, of that of the output (N, D_out)."""
         part = self.plan.linear[index]
-        d_x = multiply(grad.to(part.weight.dtype), part.weight.t()) if wants_x else None
+        d_x = multiply(grad, part.weight.t()) if wants_x else None
         if part.low is not None:
             inner = self.kept[f"inner_{index}"]
             self.found[index] = lora_gradients(grad, part, x=x, inner=inner, d_x=d_x, wanted=self.wanted[index])

@@ -65,7 +65,6 @@ def train_steps(
     row_loss: RowLoss = PLAIN,
     penalty: Callable[[], torch.Tensor] | None = None,
     after_step: Callable[[int], None] | None = None,
-    gradients: Callable[..., tuple[torch.Tensor, int, int]] | None = None,
 ) -> Iterator[TrainStep | Shrunk]:
     """Take one optimizer step per group; the caller measures, saves or stops between them.
 
@@ -84,7 +83,6 @@ def train_steps(
         row_loss: Of the rows.
         penalty: A loss that a method adds to that of the rows.
         after_step: Called with the step's number after the weights moved, while their gradients are still there.
-        gradients: Computes those of a step, in place of `gradients_of`.
 
     Raises:
         TrainingError: Loss or gradient is not finite, or memory does not suffice for one text; the weights are those
@@ -96,7 +94,7 @@ def train_steps(
         while True:
             states = random_states(runtime.device)
             try:
-                total, useful, examples = (gradients or gradients_of)(
+                total, useful, examples = gradients_of(
                     classifier, group.batches(), runtime=runtime, penalty=penalty, row_loss=row_loss
                 )
                 break
@@ -133,15 +131,13 @@ def gradients_of(
     runtime: Runtime,
     penalty: Callable[[], torch.Tensor] | None,
     row_loss: RowLoss = PLAIN,
-    divisor: float | None = None,
 ) -> tuple[torch.Tensor, int, int]:
     """The gradients of one step, summed over its micro-batches; its loss, useful tokens and examples.
 
-    A GPU may still be at work on them. The divisor is that of the whole step, where these are a part of it.
+    A GPU may still be at work on them.
     """
     examples = sum(len(batch["labels"]) for batch in batches)
-    if divisor is None:
-        divisor = row_loss.divisor([batch["labels"] for batch in batches])
+    divisor = row_loss.divisor([batch["labels"] for batch in batches])
     loss = torch.zeros((), device=runtime.device)
     for batch in batches:
         with runtime.autocast():

@@ -25,11 +25,10 @@ from textlift.models.kernels import frozen_in_bf16, has_bf16_products, use_linea
 from textlift.models.packing import use_packing
 from textlift.models.rounded import rounded_once
 from textlift.recipe import TrainingSection
-from textlift.training.loop import Batch, Group, Shrunk, TrainStep, gradients_of, train_steps
+from textlift.training.loop import Batch, Group, Shrunk, TrainStep, train_steps
 from textlift.training.loss import row_loss
 from textlift.training.optim import make_optimizer, make_schedule
 from textlift.training.steps import batch_size_of, batches_of_epoch, planned_steps
-from textlift.training.twins import Twins, possible_twins
 
 _NAMED = 8  # rows of a step that a message names
 
@@ -148,7 +147,6 @@ class TrainingSession:
             time_used=None if settings.max_seconds is None else self._time_used,
         )
         self.best: dict[str, torch.Tensor] = {}
-        self._twins: Twins | None = None
 
     def run(self) -> Iterator[TrainStep | Measurement | Shrunk]:
         """Train to the end, or until validation no longer gains, and put the best weights back.
@@ -173,9 +171,8 @@ class TrainingSession:
             row_loss=self.row_loss,
             penalty=self.hooks.penalty,
             after_step=self.hooks.after_step,
-            gradients=self._gradients_of,
         )
-        with self.products(), self._helped():
+        with self.products():
             while not self.stop():
                 if self._is_due(due):
                     measured = self._measure()
@@ -224,36 +221,6 @@ class TrainingSession:
             if self.settings.compile:
                 ways.enter_context(compiled(self.classifier.layers()))
             yield
-
-    @property
-    def planned_twins(self) -> int:
-        """Other processes that share the steps: with `fast` alone, where a method does nothing beside the gradients."""
-        alone = self.hooks.penalty is None and self.hooks.after_step is None
-        return possible_twins(self.predictor.runtime) if self.is_fast and alone else 0
-
-    @contextmanager
-    def _helped(self) -> Iterator[None]:
-        """While open, twins share the steps."""
-        count = self.planned_twins
-        if not count or self._is_over():
-            yield
-            return
-        self._twins = Twins(
-            self.classifier,
-            count,
-            runtime=self.predictor.runtime,
-            base_dropout=self.base_dropout,
-            row_loss=self.row_loss,
-        )
-        try:
-            yield
-        finally:
-            self._twins.close()
-            self._twins = None
-
-    def _gradients_of(self, *args: Any, **settings: Any) -> tuple[torch.Tensor, int, int]:
-        way = gradients_of if self._twins is None or not self._twins.are_there else self._twins.gradients_of
-        return way(*args, **settings)
 
     def trained_weights(self) -> dict[str, torch.Tensor]:
         """The weights that train, by name; not copies."""

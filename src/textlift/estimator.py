@@ -52,7 +52,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         method_options: More options of the method, such as {"dropout": 0.1}.
         epochs: Passes over the training rows.
         learning_rate: Peak learning rate; the method's own default where None.
-        batch_size: Examples of one optimizer step.
+        batch_size: Examples of one optimizer step; 32 where None.
         max_length: Tokens of a text that the model sees; "auto" cuts at most 1 % of the rows, up to 512 tokens.
         validation_size: Share of the rows that steers training, from 0 to 0.5. Where no class can spare a row, the
             training rows steer.
@@ -83,7 +83,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         method_options: dict[str, Any] | None = None,
         epochs: int = 2,
         learning_rate: float | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         max_length: int | str = "auto",
         validation_size: float = 0.1,
         head_start: str = "probe",

@@ -1,7 +1,7 @@
 """Time to quality: seconds until validation is as good as Trainer + PEFT leave it, with the embedded model.
 
     python benchmarks/quality.py RECIPE --data FOLDER [--settings ours|published] [--epochs 2] [--rounds 1] [--limit N]
-        [--brisk epochs=1 learning_rate=0.002 fast=true]
+        [--brisk epochs=1 learning_rate=0.002 batch_size=32 fast=true]
 
 First the peer trains to its end and is measured on the validation rows: with our settings (all linear layers, learning
 rate 1e-3, buckets of length, no dropout in the base), which is the yardstick, or as the job was published (PEFT's

@@ -14,7 +14,6 @@ Source:
     Devlin et al. (2019), BERT, section 3; Hu et al. (2021), LoRA, section 4.1; the derivatives are ours.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +25,12 @@ from textlift.models.attention import Form, Mask, attend, attend_back
 from textlift.models.kernels import Part, add_lora, lora_gradients, multiply
 
 NORM: Any = torch.native_layer_norm
-NORM_BACK: Any = torch.ops.aten.native_layer_norm_backward
+_NORM_BACK: Any = torch.ops.aten.native_layer_norm_backward
 _GELU_IN_PLACE: Any = torch.ops.aten.gelu_
 GELU_BACK: Any = torch.ops.aten.gelu_backward.grad_input
 _QUERY, _KEY, _VALUE, _OUT, _UP, _DOWN = range(6)
+Gradients = tuple[torch.Tensor | None, torch.Tensor | None]
+"""Of A and B of a linear layer, where they are wanted."""
 
 
 @dataclass(frozen=True)
@@ -77,18 +78,21 @@ class _Layer(torch.autograd.Function):
     def forward(ctx: Any, hidden: torch.Tensor, plan: Plan, *_: torch.Tensor) -> torch.Tensor:
         kept: dict[str, torch.Tensor | None] = {}
         output = _forward(hidden, plan, kept=kept)
-        ctx.plan, ctx.names = plan, tuple(kept)
-        ctx.save_for_backward(*kept.values())
+        ctx.plan = plan
+        save(ctx, kept)
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        wants_hidden, _, *wanted = ctx.needs_input_grad
-        kept = dict(zip(ctx.names, ctx.saved_tensors, strict=True))
-        way = _WayBack(ctx.plan, kept, iter(wanted))
-        d_hidden = way.go(grad, wants_hidden=wants_hidden)
-        return d_hidden, None, *(one for both in way.adapter_gradients for one in both)
+        way = _WayBack(ctx.plan, ctx)
+        return way.go(grad), None, *way.adapter_gradients
+
+
+def save(ctx: Any, kept: dict[str, Any]) -> None:
+    """Have autograd keep named tensors, or None, of a pass for its `WayBack`."""
+    ctx.names = tuple(kept)
+    ctx.save_for_backward(*kept.values())
 
 
 def _forward(hidden: torch.Tensor, plan: Plan, *, kept: dict[str, torch.Tensor | None] | None) -> torch.Tensor:
@@ -131,42 +135,57 @@ def _forward(hidden: torch.Tensor, plan: Plan, *, kept: dict[str, torch.Tensor |
     return form.batch(z)
 
 
-class _WayBack:
-    """The gradients of one pass.
+class WayBack:
+    """The gradients of one pass: what both ways to compute a layer share.
 
     Args:
         plan: Of the pass.
-        kept: By `_forward`.
-        wanted: Whether the gradient of each adapter weight is, in the order of `Plan.adapters`.
+        ctx: Of an autograd function of (hidden states, anything, the plan's adapters), with what `save` kept.
     """
 
-    def __init__(self, plan: Plan, kept: dict[str, torch.Tensor], wanted: Iterator[bool]) -> None:
+    def __init__(self, plan: Plan, ctx: Any) -> None:
         self.plan = plan
-        self.kept = kept
+        self.kept: dict[str, torch.Tensor] = dict(zip(ctx.names, ctx.saved_tensors, strict=True))
+        self.wants_hidden, _, *flags = ctx.needs_input_grad
+        wanted = iter(flags)
         adapted = [part.low is not None for part in plan.linear]
         self.wanted = [(next(wanted), next(wanted)) if has else (False, False) for has in adapted]
-        self.found: dict[int, tuple[torch.Tensor | None, torch.Tensor | None]] = {}
+        self.found: dict[int, Gradients] = {}
 
     @property
-    def adapter_gradients(self) -> list[tuple[torch.Tensor | None, torch.Tensor | None]]:
+    def adapter_gradients(self) -> list[torch.Tensor | None]:
         """Of A and B of each linear layer that has them, in order."""
         parts = enumerate(self.plan.linear)
-        return [self.found.get(index, (None, None)) for index, part in parts if part.low is not None]
+        return [one for index, part in parts if part.low is not None for one in self.found.get(index, (None, None))]
 
-    def go(self, grad: torch.Tensor, *, wants_hidden: bool) -> torch.Tensor | None:
+    def needs(self, count: int) -> bool:
+        """Whether any gradient is wanted of the first linear layers or of what comes before them."""
+        return bool(self.wants_hidden) or any(map(any, self.wanted[:count]))
+
+    def norm_back(self, number: int, grad: torch.Tensor) -> torch.Tensor:
+        """(N, D) to (N, D): through the norm after attention (1) or after the MLP (2)."""
+        kept, (weight, bias, _) = self.kept, self.plan.norms[number - 1]
+        seen, mean, rstd = (kept[f"{name}_{number}"] for name in ("sum", "mean", "rstd"))
+        found: torch.Tensor = _NORM_BACK(grad, seen, grad.shape[-1:], mean, rstd, weight, bias, [True, False, False])[0]
+        return found
+
+
+class _WayBack(WayBack):
+    """In fp32."""
+
+    def go(self, grad: torch.Tensor) -> torch.Tensor | None:
         """The gradient of the hidden states where it is wanted; those of the adapters are found on the way."""
         plan, kept, form = self.plan, self.kept, self.plan.form
-        needed = [wants_hidden or any(map(any, self.wanted[:count])) for count in (_OUT, _UP, _DOWN)]
-        d_sum_2 = self._norm_back(2, form.rows(grad))
-        d_a = self._linear_back(_DOWN, kept["a"], d_sum_2, wants_x=needed[2])
+        d_sum_2 = self.norm_back(2, form.rows(grad))
+        d_a = self._linear_back(_DOWN, kept["a"], d_sum_2, wants_x=self.needs(_DOWN))
         if d_a is None:
             return None
         d_m = GELU_BACK(d_a, kept["m"], approximate=plan.approximate, grad_input=d_a)  # in its place
-        d_h = self._linear_back(_UP, kept["h"], d_m, wants_x=needed[1])
+        d_h = self._linear_back(_UP, kept["h"], d_m, wants_x=self.needs(_UP))
         if d_h is None:
             return None
-        d_sum_1 = self._norm_back(1, d_sum_2.add_(d_h))
-        d_context = self._linear_back(_OUT, kept["context"], d_sum_1, wants_x=needed[0])
+        d_sum_1 = self.norm_back(1, d_sum_2.add_(d_h))
+        d_context = self._linear_back(_OUT, kept["context"], d_sum_1, wants_x=self.needs(_OUT))
         if d_context is None:
             return None
         attended = tuple(kept[name] for name in ("attended_0", "attended_1") if name in kept)
@@ -174,9 +193,9 @@ class _WayBack:
         d_query, d_key, d_value = attend_back(d_context, inputs, attended, form=form, mask=plan.mask, scale=plan.scale)
         rows = kept["rows"]
         asked = form.first(rows).contiguous() if plan.first_alone and rows is not None else rows
-        d_asked = self._linear_back(_QUERY, asked, d_query, wants_x=wants_hidden)
-        d_rows = self._linear_back(_KEY, rows, d_key, wants_x=wants_hidden)
-        d_others = self._linear_back(_VALUE, rows, d_value, wants_x=wants_hidden)
+        d_asked = self._linear_back(_QUERY, asked, d_query, wants_x=self.wants_hidden)
+        d_rows = self._linear_back(_KEY, rows, d_key, wants_x=self.wants_hidden)
+        d_others = self._linear_back(_VALUE, rows, d_value, wants_x=self.wants_hidden)
         if d_asked is None or d_rows is None or d_others is None:
             return None
         d_sum_1.add_(d_asked)
@@ -185,13 +204,6 @@ class _WayBack:
         d_rows.add_(d_others)
         form.first(d_rows).add_(d_sum_1)
         return form.batch(d_rows)
-
-    def _norm_back(self, number: int, grad: torch.Tensor) -> torch.Tensor:
-        """(N, D) to (N, D): through the norm after attention (1) or after the MLP (2)."""
-        kept, (weight, bias, _) = self.kept, self.plan.norms[number - 1]
-        seen, mean, rstd = (kept[f"{name}_{number}"] for name in ("sum", "mean", "rstd"))
-        found: torch.Tensor = NORM_BACK(grad, seen, grad.shape[-1:], mean, rstd, weight, bias, [True, False, False])[0]
-        return found
 
     def _linear_back(
         self, index: int, x: torch.Tensor | None, grad: torch.Tensor, *, wants_x: bool

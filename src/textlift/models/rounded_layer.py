@@ -13,7 +13,7 @@ Source:
     Devlin et al. (2019), BERT, section 3; Hu et al. (2021), LoRA, section 4.1; the derivatives are ours.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,12 +21,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from textlift.models.kernels import Part, multiply
-from textlift.models.layer_function import GELU_BACK, NORM, NORM_BACK, Plan
+from textlift.models.layer_function import GELU_BACK, NORM, Gradients, Plan, WayBack, save
 from textlift.models.rounded_attention import attend_rounded, attend_rounded_back, join_heads, split_heads
 
 _BF16 = torch.bfloat16
 _VALUE, _OUT, _UP, _DOWN = 2, 3, 4, 5  # as in `Plan.linear`
-Gradients = tuple[torch.Tensor | None, torch.Tensor | None]
 
 
 class Joint:
@@ -159,19 +158,17 @@ class _RoundedLayer(torch.autograd.Function):
         for joint in copies.joints:
             joint.refresh()
         output, kept = _forward(hidden, plan, copies)
-        ctx.both, ctx.names, ctx.shape = both, tuple(kept), hidden.shape
-        ctx.save_for_backward(*kept.values())
+        ctx.both, ctx.shape = both, hidden.shape
+        save(ctx, kept)
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        wants_hidden, _, *wanted = ctx.needs_input_grad
-        kept = dict(zip(ctx.names, ctx.saved_tensors, strict=True))
-        way = _WayBack(ctx.both, kept, iter(wanted))
-        d_hidden = way.go(grad, wants_hidden=wants_hidden)
-        found = (one for index, both in enumerate(way.found) if way.adapted[index] for one in both)
-        return None if d_hidden is None else d_hidden.view(ctx.shape), None, *found
+        plan, copies = ctx.both
+        way = _WayBack(plan, copies, ctx)
+        d_hidden = way.go(grad)
+        return None if d_hidden is None else d_hidden.view(ctx.shape), None, *way.adapter_gradients
 
 
 def _forward(hidden: torch.Tensor, plan: Plan, copies: RoundedLayer) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -208,41 +205,31 @@ def _first(rows: torch.Tensor, form: Any) -> torch.Tensor:
     return rows.view(form.texts, -1, rows.shape[-1])[:, 0]
 
 
-class _WayBack:
-    """The gradients of one pass.
+class _WayBack(WayBack):
+    """With products in bf16, of the copies of the layer."""
 
-    Args:
-        both: The plan of the pass and the copies of the layer.
-        kept: By `_forward`.
-        wanted: Whether the gradient of each adapter weight is, in the order of `Plan.adapters`.
-    """
+    def __init__(self, plan: Plan, copies: RoundedLayer, ctx: Any) -> None:
+        super().__init__(plan, ctx)
+        self.copies = copies
 
-    def __init__(self, both: tuple[Plan, RoundedLayer], kept: dict[str, torch.Tensor], wanted: Iterator[bool]) -> None:
-        self.plan, self.copies = both
-        self.kept = kept
-        self.adapted = [part.low is not None for part in self.plan.linear]
-        self.wanted = [(next(wanted), next(wanted)) if has else (False, False) for has in self.adapted]
-        self.found: list[Gradients] = [(None, None)] * len(self.plan.linear)
-
-    def go(self, grad: torch.Tensor, *, wants_hidden: bool) -> torch.Tensor | None:
+    def go(self, grad: torch.Tensor) -> torch.Tensor | None:
         """The gradient of the hidden states where it is wanted, in rows; those of the adapters are found on the way."""
         plan, kept, copies = self.plan, self.kept, self.copies
-        needed = [wants_hidden or any(map(any, self.wanted[:count])) for count in (_OUT, _UP, _DOWN)]
-        d_sum_2 = self._norm_back(2, grad.reshape(-1, grad.shape[-1]))
-        d_a = self._linear_back(_DOWN, d_sum_2.to(_BF16), wants_x=needed[2])
+        d_sum_2 = self.norm_back(2, grad.reshape(-1, grad.shape[-1]))
+        d_a = self._linear_back(_DOWN, d_sum_2.to(_BF16), wants_x=self.needs(_DOWN))
         if d_a is None:
             return None
         d_a = _with_low(copies.down, d_a).contiguous()  # torch takes twice as long over rows with something beside them
         d_m = GELU_BACK(d_a, kept["m"], approximate=plan.approximate, grad_input=d_a)  # in its place
-        d_h = self._linear_back(_UP, d_m, wants_x=needed[1])
+        d_h = self._linear_back(_UP, d_m, wants_x=self.needs(_UP))
         if d_h is None:
             return None
-        d_sum_1 = self._norm_back(1, _add_with_low(d_sum_2, copies.up, d_h))
-        d_context = self._linear_back(_OUT, d_sum_1.to(_BF16), wants_x=needed[0])
+        d_sum_1 = self.norm_back(1, _add_with_low(d_sum_2, copies.up, d_h))
+        d_context = self._linear_back(_OUT, d_sum_1.to(_BF16), wants_x=self.needs(_OUT))
         if d_context is None:
             return None
         grads = self._attention_back(_with_low(copies.out, d_context))
-        d_x = self._joint_back(grads, wants_x=wants_hidden)
+        d_x = self._joint_back(grads, wants_x=self.wants_hidden)
         if d_x is None:
             return None
         if not plan.first_alone:
@@ -252,13 +239,6 @@ class _WayBack:
             d_rows.addmm_(d_x[:, copies.attention.width :].float(), copies.attention.low.float())
         _first(d_rows, plan.form).add_(d_sum_1)
         return d_rows
-
-    def _norm_back(self, number: int, grad: torch.Tensor) -> torch.Tensor:
-        """(N, D) to (N, D): through the norm after attention (1) or after the MLP (2)."""
-        kept, (weight, bias, _) = self.kept, self.plan.norms[number - 1]
-        seen, mean, rstd = (kept[f"{name}_{number}"] for name in ("sum", "mean", "rstd"))
-        found: torch.Tensor = NORM_BACK(grad, seen, grad.shape[-1:], mean, rstd, weight, bias, [True, False, False])[0]
-        return found
 
     def _linear_back(self, index: int, grad: torch.Tensor, *, wants_x: bool) -> torch.Tensor | None:
         """[dx du] where dx is wanted, of the gradient of the output (N, D_out); dx without its share of A."""
@@ -302,7 +282,7 @@ class _WayBack:
             _first(d_all, self.plan.form).add_(way(*grads[0][1:]))
         if any(map(any, wanted)):
             d_inner = d_all[:, joint.width :] if wants_x else d_all
-            self.found[:3] = joint.gradients(grads, x=self.kept["x"], d_inner=d_inner, wanted=wanted)
+            self.found |= enumerate(joint.gradients(grads, x=self.kept["x"], d_inner=d_inner, wanted=wanted))
         return d_all if wants_x else None
 
 

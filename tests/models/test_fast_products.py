@@ -1,13 +1,17 @@
 """Products with frozen weights in bf16: near the exact ones, only while training, and gone afterwards."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
 from conftest import BaseFolder
 from textlift.models.kernels import frozen_in_bf16, has_bf16_products, use_linear_kernel
 from textlift.runtime import Runtime, onednn_product
+from textlift.training.checkpoint import restore_latest, save_checkpoint
 from textlift.training.loop import TrainStep
-from textlift.training.session import TrainingSession
+from textlift.training.session import Measurement, TrainingSession
 from tiny_models import logits_of, session, wrapped
 
 FAST = Runtime("cpu", "fp32", 1, (), "onednn")
@@ -57,3 +61,27 @@ def test_a_pass_without_gradients_is_exact_while_they_are_there(base_folder: Bas
 
 def test_two_trainings_of_one_seed_are_the_same(base_folder: BaseFolder) -> None:
     assert trained(base_folder, "bert", "lora", fast=True)[1] == trained(base_folder, "bert", "lora", fast=True)[1]
+
+
+@pytest.mark.parametrize("name", ["bert", "distilbert", "gpt2"])
+def test_a_continued_training_equals_an_unbroken_one(base_folder: BaseFolder, tmp_path: Path, name: str) -> None:
+    def begin() -> TrainingSession:
+        predictor, _ = wrapped(base_folder(name), "lora")
+        torch.manual_seed(1)
+        training = session(replace(predictor, runtime=FAST), epochs=2, batch_size=4, patience=None)
+        training.is_fast = True
+        return training
+
+    unbroken = begin()
+    list(unbroken.run())
+    stopped = begin()
+    for event in stopped.run():
+        if isinstance(event, Measurement) and event.step:
+            save_checkpoint(stopped, tmp_path, job={}, environment={})
+            break
+    continued = begin()
+    assert restore_latest(continued, tmp_path, job={}, environment={}).step > 0
+    list(continued.run())
+    assert continued.progress.history == unbroken.progress.history
+    for key, weight in unbroken.trained_weights().items():
+        assert torch.equal(weight, continued.trained_weights()[key])

@@ -1,5 +1,6 @@
 """Automatic choices with their reasons, quiet libraries, memory and versions."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,6 +66,15 @@ def test_what_is_asked_for_is_taken() -> None:
     assert all(reason.endswith("as asked") for reason in chosen.reasons)
     with chosen.autocast():
         assert torch.nn.functional.linear(torch.ones(1, 2), torch.ones(2, 2)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("fast", "more"), [(False, False), (True, True)])
+def test_a_fast_training_keeps_more_compiled_kernels(monkeypatch: pytest.MonkeyPatch, fast: bool, more: bool) -> None:
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    choose_runtime(device="cpu", linear_kernel="torch", fast=fast)
+    assert (int(os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"]) > 64) == more
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "tpu", "cpu:", ""])

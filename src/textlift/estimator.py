@@ -364,6 +364,7 @@ def _prepare(recipe: "Recipe", dataset: "Dataset", progress: "Progress") -> "Job
         precision=settings.precision,
         threads=settings.threads,
         linear_kernel=settings.linear_kernel,
+        fast=recipe.trains_fast,
     )
     dataset = cut_validation(dataset, recipe.data, seed=recipe.seed)
     if not len(dataset.splits["validation"]):

@@ -45,8 +45,10 @@ PACKAGES = (
 
 ONEDNN = "onednn"
 # oneDNN, and torch's layer above it, each keep a compiled kernel of 0.6 MB for every number of rows ever multiplied, up
-# to 1,024 unless told. A step needs a few dozen; texts of all lengths would fill a gigabyte.
-_KERNEL_CACHES, _CACHED_KERNELS = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"), "64"
+# to 1,024 unless told; texts of all lengths would fill a gigabyte. A step needs 12 of them, in bf16 with LoRA on all
+# layers over 64: where they do not fit, each is compiled again at every step.
+_KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+_CACHED_KERNELS, _CACHED_KERNELS_FAST = "64", "128"
 _WINS_BY = 1.3  # a start-up measurement below this could turn out otherwise the next time
 
 
@@ -69,15 +71,28 @@ class Runtime:
 
 
 def choose_runtime(
-    *, device: str = "auto", precision: str = "auto", threads: int | None = None, linear_kernel: str = "auto"
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    linear_kernel: str = "auto",
+    fast: bool = False,
 ) -> Runtime:
     """The device, precision, threads and linear kernel of a run, each with its reason; sets torch's thread count.
+
+    Args:
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: auto, fp32 or bf16.
+        threads: Of torch; None for all cores, or what OMP_NUM_THREADS says.
+        linear_kernel: auto, torch or onednn.
+        fast: Whether a training with `fast` is to come: more compiled kernels are kept. The first call in a process
+            decides.
 
     Raises:
         RecipeError: The device is not known or not on this machine, or cannot do bf16; or the kernel is not there.
     """
     for cache in _KERNEL_CACHES:
-        os.environ.setdefault(cache, _CACHED_KERNELS)
+        os.environ.setdefault(cache, _CACHED_KERNELS_FAST if fast else _CACHED_KERNELS)
     chosen, why_device = _choose_device(device)
     arithmetic, why_precision = _choose_precision(precision, chosen)
     count, why_threads = _choose_threads(threads)

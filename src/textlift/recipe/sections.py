@@ -256,6 +256,11 @@ class Recipe(Section):
             raise ValueError("; ".join(told))
         return self
 
+    @property
+    def trains_fast(self) -> bool:
+        """Whether any variant is to train with `fast`."""
+        return any(variant.training.fast for variant in self.settled_variants())
+
     def settled_variants(self) -> tuple[Variant, ...]:
         """The variants with the recipe's method and training filled in.
 

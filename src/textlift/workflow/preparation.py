@@ -121,6 +121,7 @@ def prepare(recipe: Recipe, progress: Progress, *, linear_kernel: str | None = N
         precision=recipe.runtime.precision,
         threads=recipe.runtime.threads,
         linear_kernel=linear_kernel or recipe.runtime.linear_kernel,
+        fast=recipe.trains_fast,
     )
     require_possible(recipe, runtime)
     dataset, findings = read_and_check(recipe, progress)

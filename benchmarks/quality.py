@@ -1,18 +1,19 @@
 """Time to quality: seconds until validation is as good as Trainer + PEFT leave it, with the embedded model.
 
     python benchmarks/quality.py RECIPE --data FOLDER [--settings ours|published] [--epochs 2] [--rounds 1] [--limit N]
-        [--brisk epochs=1 learning_rate=0.002 batch_size=32 fast=true]
+        [--side brisk epochs=1 fast=true] ...
 
 First the peer trains to its end and is measured on the validation rows: with our settings (all linear layers, learning
 rate 1e-3, buckets of length, no dropout in the base), which is the yardstick, or as the job was published (PEFT's
 default layers, 2e-5, random batches, dropout). Then textlift trains with its defaults on the same rows, its clock
 running from the first look at the base model (features, probe and all measurements included), until a measurement on
-the same validation rows is as good. Reading and tokenizing are in neither time. With --brisk it then trains once more
-with those training values in place of its defaults.
+the same validation rows is as good. Reading and tokenizing are in neither time. With each --side it then trains once
+more with those training values in place of its defaults. A side that never gets there counts as an endless share.
 """
 
 import argparse
 import json
+import math
 import statistics
 import time
 from pathlib import Path
@@ -82,19 +83,21 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--limit", type=int)
-    parser.add_argument("--brisk", nargs="*", default=[])
+    parser.add_argument("--side", nargs="+", action="append", default=[], metavar=("NAME", "KEY=VALUE"))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     limit = {} if options.limit is None else {"data.limit": options.limit}
-    brisk = {name: yaml.safe_load(value) for name, _, value in (item.partition("=") for item in options.brisk)}
-    sides = {"textlift": TrainingSection(), **({"brisk": TrainingSection.model_validate(brisk)} if brisk else {})}
-    rows = []
+    sides = {"textlift": TrainingSection()}
+    for name, *items in options.side:
+        values = {key: yaml.safe_load(value) for key, _, value in (item.partition("=") for item in items)}
+        sides[name] = TrainingSection.model_validate(values)
+    rows: list[dict[str, Any]] = []
     for seed in range(options.rounds):
-        values = {"seed": seed, **limit}
+        values = {"seed": seed, "training.fast": any(side.fast for side in sides.values()), **limit}
         recipe = resolve(Request(options.recipe, data=[options.data], model="embedded", values=values))
         job = prepare(recipe, Progress())
         theirs, target = peer_seconds(job, settings=options.settings, epochs=options.epochs, seed=seed)
-        row: dict[str, float | None] = {"peer": theirs, "target": target}
+        row: dict[str, Any] = {"peer": theirs, "target": target}
         told = []
         for name, training in sides.items():
             ours, reached = our_seconds(job, target=target, training=training)
@@ -104,9 +107,9 @@ def main() -> None:
         rows.append(row)
         print(f"round {seed + 1}: the peer ends at {target:.1%} after {theirs:.0f} s; {'; '.join(told)}", flush=True)
     for name in sides:
-        shares = [row[name] / row["peer"] for row in rows if row[name]]
-        if shares:
-            print(f"{options.recipe}, {options.settings}, {name}: median share {statistics.median(shares):.3f}")
+        shares = [row[name] / row["peer"] if row[name] else math.inf for row in rows]
+        spread = f"{statistics.median(shares):.3f} ({min(shares):.3f} to {max(shares):.3f})"
+        print(f"{options.recipe}, {options.settings}, {name}: median share {spread}")
     if options.json:
         options.json.write_text(json.dumps({"rounds": rows, "environment": environment(job.runtime)}, indent=2))
 

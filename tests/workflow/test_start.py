@@ -43,8 +43,8 @@ def test_where_only_heads_are_started_the_test_rows_are_not_passed(base_folder: 
 def test_a_head_starts_from_a_sample_of_many_rows_with_every_class_in_it() -> None:
     labels = np.random.default_rng(0).choice(3, p=[0.95, 0.049, 0.001], size=20_000)
     rows = head_sample(labels, seed=0)
-    assert len(rows) == 2_048
-    assert len(set(rows.tolist())) == 2_048
+    assert len(rows) == 1_024
+    assert len(set(rows.tolist())) == 1_024
     assert np.bincount(labels[rows])[2] == min(16, int((labels == 2).sum()))
 
 

@@ -17,8 +17,9 @@ from torch.nn import functional
 
 from textlift.models.attention import HAS_KERNEL, Form, Mask
 from textlift.models.families import FAMILIES
-from textlift.models.kernels import FusedTanhGELU, Part, part_of
+from textlift.models.kernels import FusedTanhGELU, part_of
 from textlift.models.layer_function import Plan, run_layer
+from textlift.models.products import Part
 from textlift.models.rounded_layer import RoundedLayer, run_rounded
 from textlift.runtime import ONEDNN, Runtime
 

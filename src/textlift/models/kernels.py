@@ -1,25 +1,14 @@
 """Linear layers on a faster matrix product: the same arithmetic as torch and peft, equal to them to rounding.
 
-torch multiplies fp32 matrices with MKL, which leaves the widest vector instructions of processors that are not Intel's
-unused; oneDNN, in the same torch, uses them. Its product takes a transposed weight as it lies, so nothing is copied.
-LoRA's two thin products go into the output of the frozen one instead of through tensors of their own.
-
-    y  = x W' + b + (s B (A x')')'        x (N, D_in), W (D_out, D_in), A (r, D_in), B (D_out, r), s = alpha / r
-    dx = dy W + du A                      du = s dy B
-    dA = du' x,  dB = s dy' (x A')
-
-Modules keep their parameters, names and parent class; only their forward is another one. Does not know families.
+What the products are stands in `products`. Modules keep their parameters, names and parent class; only their forward is
+another one. Does not know families.
 
 Where asked for, products with frozen weights take bf16 copies of them while gradients are recorded: inputs are rounded
 to 8 bits of mantissa, sums stay fp32. Whatever trains, and every measurement, stays fp32.
-
-Source:
-    Hu et al. (2021), LoRA: Low-Rank Adaptation of Large Language Models, section 4.1; the derivatives are ours.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,9 +16,9 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from textlift.runtime import ONEDNN, Runtime, onednn_product
+from textlift.models.products import Low, Part, multiply
+from textlift.runtime import ONEDNN, Runtime
 
-_ONEDNN: Any = onednn_product()
 _SMALL = 64  # below this many rows or columns a weight gradient gains nothing from oneDNN
 
 
@@ -70,15 +59,6 @@ def fuse_activations(module: nn.Module) -> None:
                 setattr(parent, name, FusedTanhGELU())
 
 
-def multiply(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """The product x W' + b of x (..., D_in) and W (D_out, D_in), in fp32; either may lie transposed, W be in bf16."""
-    if weight.dtype == x.dtype:
-        product: torch.Tensor = _ONEDNN(x, weight, bias, "none", [], "")
-        return product
-    product = _ONEDNN(x.to(weight.dtype), weight, None, "none", [], "")
-    return product.to(x.dtype) if bias is None else product + bias  # of bf16 and fp32, in one pass
-
-
 class _Linear(torch.autograd.Function):
     """y = x W' + b of x (N, D_in) with the derivatives that are asked for."""
 
@@ -108,20 +88,18 @@ class _LoraLinear(torch.autograd.Function):
     def forward(ctx: Any, rows: torch.Tensor, *weights: Any) -> torch.Tensor:
         weight, bias, low, high, scale = weights
         y = multiply(rows, weight, bias)
-        inner = add_lora(y, rows, Part(weight, bias, low, high, scale))
-        ctx.save_for_backward(rows, weight, low, high, inner)
-        ctx.scale = scale
+        ctx.low = Low((Part(weight, bias, low, high, scale),))
+        ctx.save_for_backward(rows, weight, ctx.low.add([y], rows), low, high)  # the last two: that nobody changes them
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        rows, weight, low, high, inner = ctx.saved_tensors
+        rows, weight, inner, _, _ = ctx.saved_tensors
         wants_x, _, wants_bias, *wanted, _ = ctx.needs_input_grad
         grad = grad.contiguous()
         d_x = multiply(grad, weight.t()) if wants_x else None
-        part = Part(weight, None, low, high, ctx.scale)
-        d_low, d_high = lora_gradients(grad, part, x=rows, inner=inner, d_x=d_x, wanted=(wanted[0], wanted[1]))
+        ((d_low, d_high),) = ctx.low.gradients([grad], x=rows, inner=inner, d_x=d_x, wanted=[(wanted[0], wanted[1])])
         return d_x, None, grad.sum(0) if wants_bias else None, d_low, d_high, None
 
 
@@ -130,69 +108,6 @@ def _weight_gradient(grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     if min(*grad.shape, x.shape[1]) < _SMALL:
         return grad.t() @ x
     return multiply(grad.t().contiguous(), x.contiguous().t())
-
-
-@dataclass(frozen=True)
-class Part:
-    """A frozen linear layer as one pass takes it, with the LoRA beside it.
-
-    Args:
-        weight: (D_out, D_in).
-        bias: (D_out,), fp32.
-        low: A (r, D_in); None without LoRA.
-        high: B (D_out, r).
-        scale: alpha / r.
-        rounds: Whether passes that train are to multiply with a copy of the weight in bf16.
-    """
-
-    weight: torch.Tensor
-    bias: torch.Tensor | None
-    low: torch.Tensor | None = None
-    high: torch.Tensor | None = None
-    scale: float = 1.0
-    rounds: bool = False
-
-
-def add_lora(y: torch.Tensor, x: torch.Tensor, part: Part) -> torch.Tensor | None:
-    """Add s (x A') B' to y (N, D_out) in place, of x (N, D_in); x A' (N, r), or None without LoRA.
-
-    On so few columns oneDNN gains nothing over torch's own product, which wants no kernel for each number of rows.
-    """
-    if part.low is None or part.high is None:
-        return None
-    inner = x @ part.low.t()
-    y.addmm_(inner, (part.high * part.scale).t())
-    return inner
-
-
-def lora_gradients(
-    grad: torch.Tensor,
-    part: Part,
-    *,
-    x: torch.Tensor | None,
-    inner: torch.Tensor,
-    d_x: torch.Tensor | None,
-    wanted: tuple[bool, bool],
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """The gradients of A and B where they are wanted; that of x is added to d_x in place.
-
-    Args:
-        grad: Of the output, (N, D_out).
-        part: With LoRA.
-        x: (N, D_in); needed where A's gradient is wanted.
-        inner: As `add_lora` gave it.
-        d_x: (N, D_in) of the frozen product; None where it is not wanted.
-        wanted: Of A and of B.
-    """
-    assert part.low is not None
-    assert part.high is not None
-    scaled = (part.high * part.scale).t().contiguous()  # (r, D_out): in rows, MKL is twice as fast
-    d_inner = grad @ scaled.t()  # (N, r)
-    if d_x is not None:
-        d_x.addmm_(d_inner, part.low)
-    d_low = d_inner.t() @ x if wanted[0] and x is not None else None
-    d_high = (inner.t() @ grad).t() * part.scale if wanted[1] else None
-    return d_low, d_high
 
 
 def part_of(layer: Any) -> Part | None:

@@ -14,7 +14,9 @@ Source:
     Devlin et al. (2019), BERT, section 3; Hu et al. (2021), LoRA, section 4.1; the derivatives are ours.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -22,15 +24,14 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from textlift.models.attention import Form, Mask, attend, attend_back
-from textlift.models.kernels import Part, add_lora, lora_gradients, multiply
+from textlift.models.products import Gradients, Low, Part, multiply
 
 NORM: Any = torch.native_layer_norm
 _NORM_BACK: Any = torch.ops.aten.native_layer_norm_backward
 _GELU_IN_PLACE: Any = torch.ops.aten.gelu_
 GELU_BACK: Any = torch.ops.aten.gelu_backward.grad_input
 _QUERY, _KEY, _VALUE, _OUT, _UP, _DOWN = range(6)
-Gradients = tuple[torch.Tensor | None, torch.Tensor | None]
-"""Of A and B of a linear layer, where they are wanted."""
+_REST = ((_OUT,), (_UP,), (_DOWN,))
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,21 @@ class Plan:
     first_alone: bool
 
     @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Which linear layers read the same rows, in order."""
+        return ((_QUERY,), (_KEY, _VALUE), *_REST) if self.first_alone else ((_QUERY, _KEY, _VALUE), *_REST)
+
+    @cached_property
+    def lows(self) -> dict[tuple[int, ...], Low]:
+        """The LoRA of each group that has one, as it is when first asked for."""
+        adapted = {group: tuple(part for part in self.of(group) if part.low is not None) for group in self.groups}
+        return {group: Low(parts) for group, parts in adapted.items() if parts}
+
+    def of(self, group: tuple[int, ...]) -> list[Part]:
+        """The linear layers of a group."""
+        return [self.linear[index] for index in group]
+
+    @property
     def adapters(self) -> list[torch.Tensor]:
         """A and B of each linear layer that has them, in order."""
         both = [(part.low, part.high) for part in self.linear]
@@ -76,7 +92,7 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, plan: Plan, *_: torch.Tensor) -> torch.Tensor:
-        kept: dict[str, torch.Tensor | None] = {}
+        kept: dict[str, torch.Tensor] = {}
         output = _forward(hidden, plan, kept=kept)
         ctx.plan = plan
         save(ctx, kept)
@@ -89,49 +105,51 @@ class _Layer(torch.autograd.Function):
         return way.go(grad), None, *way.adapter_gradients
 
 
-def save(ctx: Any, kept: dict[str, Any]) -> None:
-    """Have autograd keep named tensors, or None, of a pass for its `WayBack`."""
+def save(ctx: Any, kept: dict[str, torch.Tensor]) -> None:
+    """Have autograd keep named tensors of a pass for its `WayBack`."""
     ctx.names = tuple(kept)
     ctx.save_for_backward(*kept.values())
 
 
-def _forward(hidden: torch.Tensor, plan: Plan, *, kept: dict[str, torch.Tensor | None] | None) -> torch.Tensor:
+def _forward(hidden: torch.Tensor, plan: Plan, *, kept: dict[str, torch.Tensor] | None) -> torch.Tensor:
     """The output of the layer; what the way back needs goes into `kept`, where there is one, and is freed where not."""
     form, (norm_1, norm_2) = plan.form, plan.norms
-    adapted = [part.low is not None for part in plan.linear]
-    inner: list[torch.Tensor | None] = []
+    groups = iter(plan.groups)
 
-    def through(x: torch.Tensor) -> torch.Tensor:
-        """The next linear layer."""
-        part = plan.linear[len(inner)]
-        y = multiply(x, part.weight, part.bias)
-        inner.append(add_lora(y, x, part))
-        return y
+    def through(x: torch.Tensor) -> list[torch.Tensor]:
+        """The next linear layers, all of x."""
+        group = next(groups)
+        outputs = [multiply(x, part.weight, part.bias) for part in plan.of(group)]
+        low = plan.lows.get(group)
+        if low is not None:
+            adapted = [y for y, part in zip(outputs, plan.of(group), strict=True) if part.low is not None]
+            keep(**{f"x_{group[0]}": x, f"inner_{group[0]}": low.add(adapted, x)})
+        return outputs
 
-    def keep(**tensors: torch.Tensor | None) -> None:
+    def keep(**tensors: torch.Tensor) -> None:
         if kept is not None:
             kept.update(tensors)
 
     rows = form.rows(hidden)
     asked = form.first(rows).contiguous() if plan.first_alone else rows
-    query, key, value = through(asked), through(rows), through(rows)
+    first = through(asked)
+    query, key, value = first + through(rows) if plan.first_alone else first
     context, attended = attend(query, key, value, form=form, mask=plan.mask, scale=plan.scale)
-    keep(rows=rows if any(adapted[:_OUT]) else None, query=query, key=key, value=value)
-    keep(context=context if adapted[_OUT] else None, **{f"attended_{index}": one for index, one in enumerate(attended)})
-    del query, key, value, attended, rows
-    total = through(context).add_(asked)
+    keep(query=query, key=key, value=value, **{f"attended_{index}": one for index, one in enumerate(attended)})
+    del first, query, key, value, attended, rows
+    total = through(context)[0].add_(asked)
     del context, asked
     h, mean, rstd = NORM(total, total.shape[-1:], *norm_1)
-    keep(sum_1=total, mean_1=mean, rstd_1=rstd, h=h if adapted[_UP] else None)
-    m = through(h)
+    keep(sum_1=total, mean_1=mean, rstd_1=rstd)
+    (m,) = through(h)
     gelu: Any = functional.gelu if kept is not None else _GELU_IN_PLACE
     a = gelu(m, approximate=plan.approximate)
-    keep(m=m, a=a if adapted[_DOWN] else None)
+    keep(m=m)
     del m
-    total = through(a).add_(h)
+    total = through(a)[0].add_(h)
     del a, h
     z, mean, rstd = NORM(total, total.shape[-1:], *norm_2)
-    keep(sum_2=total, mean_2=mean, rstd_2=rstd, **{f"inner_{index}": one for index, one in enumerate(inner)})
+    keep(sum_2=total, mean_2=mean, rstd_2=rstd)
     return form.batch(z)
 
 
@@ -177,41 +195,49 @@ class _WayBack(WayBack):
         """The gradient of the hidden states where it is wanted; those of the adapters are found on the way."""
         plan, kept, form = self.plan, self.kept, self.plan.form
         d_sum_2 = self.norm_back(2, form.rows(grad))
-        d_a = self._linear_back(_DOWN, kept["a"], d_sum_2, wants_x=self.needs(_DOWN))
+        d_a = self._back((_DOWN,), [d_sum_2], wants_x=self.needs(_DOWN))
         if d_a is None:
             return None
         d_m = GELU_BACK(d_a, kept["m"], approximate=plan.approximate, grad_input=d_a)  # in its place
-        d_h = self._linear_back(_UP, kept["h"], d_m, wants_x=self.needs(_UP))
+        d_h = self._back((_UP,), [d_m], wants_x=self.needs(_UP))
         if d_h is None:
             return None
         d_sum_1 = self.norm_back(1, d_sum_2.add_(d_h))
-        d_context = self._linear_back(_OUT, kept["context"], d_sum_1, wants_x=self.needs(_OUT))
+        d_context = self._back((_OUT,), [d_sum_1], wants_x=self.needs(_OUT))
         if d_context is None:
             return None
         attended = tuple(kept[name] for name in ("attended_0", "attended_1") if name in kept)
         inputs = kept["query"], kept["key"], kept["value"]
-        d_query, d_key, d_value = attend_back(d_context, inputs, attended, form=form, mask=plan.mask, scale=plan.scale)
-        rows = kept["rows"]
-        asked = form.first(rows).contiguous() if plan.first_alone and rows is not None else rows
-        d_asked = self._linear_back(_QUERY, asked, d_query, wants_x=self.wants_hidden)
-        d_rows = self._linear_back(_KEY, rows, d_key, wants_x=self.wants_hidden)
-        d_others = self._linear_back(_VALUE, rows, d_value, wants_x=self.wants_hidden)
-        if d_asked is None or d_rows is None or d_others is None:
-            return None
-        d_sum_1.add_(d_asked)
+        grads = attend_back(d_context, inputs, attended, form=form, mask=plan.mask, scale=plan.scale)
         if not plan.first_alone:
-            return form.batch(d_sum_1.add_(d_rows).add_(d_others))
-        d_rows.add_(d_others)
-        form.first(d_rows).add_(d_sum_1)
+            d_rows = self._back((_QUERY, _KEY, _VALUE), grads, wants_x=self.wants_hidden)
+            return None if d_rows is None else form.batch(d_sum_1.add_(d_rows))
+        d_asked = self._back((_QUERY,), grads[:1], wants_x=self.wants_hidden)
+        d_rows = self._back((_KEY, _VALUE), grads[1:], wants_x=self.wants_hidden)
+        if d_asked is None or d_rows is None:
+            return None
+        form.first(d_rows).add_(d_sum_1.add_(d_asked))
         return form.batch(d_rows)
 
-    def _linear_back(
-        self, index: int, x: torch.Tensor | None, grad: torch.Tensor, *, wants_x: bool
-    ) -> torch.Tensor | None:
-        """The gradient of x (N, D_in) where it is wanted, of that of the output (N, D_out)."""
-        part = self.plan.linear[index]
-        d_x = multiply(grad, part.weight.t()) if wants_x else None
-        if part.low is not None:
-            inner = self.kept[f"inner_{index}"]
-            self.found[index] = lora_gradients(grad, part, x=x, inner=inner, d_x=d_x, wanted=self.wanted[index])
+    def _back(self, group: tuple[int, ...], grads: Sequence[torch.Tensor], *, wants_x: bool) -> torch.Tensor | None:
+        """The gradient of the rows (N, D_in) that a group reads where it is wanted, of its outputs' (N, D_out)."""
+        d_x = None
+        if wants_x:
+            first, *others = (
+                multiply(grad, part.weight.t()) for grad, part in zip(grads, self.plan.of(group), strict=True)
+            )
+            d_x = first
+            for other in others:
+                d_x.add_(other)
+        low = self.plan.lows.get(group)
+        if low is not None:
+            adapted = [index for index in group if self.plan.linear[index].low is not None]
+            found = low.gradients(
+                [grads[index - group[0]] for index in adapted],
+                x=self.kept[f"x_{group[0]}"],
+                inner=self.kept[f"inner_{group[0]}"],
+                d_x=d_x,
+                wanted=[self.wanted[index] for index in adapted],
+            )
+            self.found |= zip(adapted, found, strict=True)
         return d_x

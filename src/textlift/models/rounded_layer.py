@@ -20,8 +20,8 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from textlift.models.kernels import Part, multiply
-from textlift.models.layer_function import GELU_BACK, NORM, Gradients, Plan, WayBack, save
+from textlift.models.layer_function import GELU_BACK, NORM, Plan, WayBack, save
+from textlift.models.products import Gradients, Part, multiply
 from textlift.models.rounded_attention import attend_rounded, attend_rounded_back, join_heads, split_heads
 
 _BF16 = torch.bfloat16

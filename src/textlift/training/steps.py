@@ -9,6 +9,7 @@ from textlift.recipe import TrainingSection
 
 USUAL_BATCH, _FULLEST = 32, 128
 _FEWEST_STEPS = 200  # that a fuller batch may leave
+_USUAL_STEPS, _LARGEST_FACTOR = 1_000, 2.0
 
 
 def batch_size_of(settings: TrainingSection, rows: int) -> int:
@@ -28,14 +29,23 @@ def batch_size_of(settings: TrainingSection, rows: int) -> int:
     return batch
 
 
-def rate_factor(settings: TrainingSection, rows: int) -> float:
-    """What a method's own learning rate is multiplied with, where batches are fuller than usual without being asked to.
+def rate_factor(settings: TrainingSection, rows: int, *, steps: int) -> float:
+    """What a method's own learning rate is multiplied with, at most 2.
+
+    Where batches are fuller than usual without being asked to, the square root of how much fuller. A training of fewer
+    than 1,000 steps goes as far as one of 1,000 by longer steps: Adam's are as long as the rate, whatever the gradient.
+
+    Args:
+        settings: Of the recipe.
+        rows: That train.
+        steps: Planned.
 
     Source:
         Malladi et al. (2022), On the SDEs and Scaling Rules for Adaptive Gradient Algorithms, section 5: with the
-        square root of the batch.
+        square root of the batch. The rule for few steps is ours; docs/performance.md has what it is worth.
     """
-    return 1.0 if settings.batch_size is not None else math.sqrt(batch_size_of(settings, rows) / USUAL_BATCH)
+    fuller = 1.0 if settings.batch_size is not None else math.sqrt(batch_size_of(settings, rows) / USUAL_BATCH)
+    return min(_LARGEST_FACTOR, max(fuller, _USUAL_STEPS / max(1, steps)))
 
 
 def planned_steps(settings: TrainingSection, lengths: np.ndarray, *, seed: int) -> int:
@@ -75,7 +85,7 @@ def batches_of_epoch(settings: TrainingSection, lengths: np.ndarray, *, seed: in
 
 
 def affordable_evaluations(asked: int, *, train_tokens: int, validation_tokens: int) -> int:
-    """Measurements of an epoch that take at most about a third of its time, at least one.
+    """Measurements of an epoch that take at most about a fifth of its time, at least one.
 
     A token that trains costs three passes (forward, and two backward), a token that is measured one.
 
@@ -84,4 +94,4 @@ def affordable_evaluations(asked: int, *, train_tokens: int, validation_tokens: 
         train_tokens: Tokens of one epoch.
         validation_tokens: Tokens of one measurement.
     """
-    return min(asked, max(1, int(1.5 * train_tokens / max(1, validation_tokens))))
+    return min(asked, max(1, int(0.6 * train_tokens / max(1, validation_tokens))))

@@ -15,7 +15,7 @@ from textlift.training.tuning import count_parameters
 from textlift.workflow.measuring import MEASURED, Measured, forward_split, measure
 from textlift.workflow.preparation import Job
 
-_HEAD_ROWS, _OF_EACH_CLASS = 2_048, 16
+_HEAD_ROWS, _OF_EACH_CLASS = 1_024, 16
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class FrozenPass:
 
 
 def head_sample(labels: np.ndarray, *, seed: int) -> np.ndarray:
-    """Rows that are enough to start a head from: at most 2,048, and of each class at least 16 where there are as many.
+    """Rows that are enough to start a head from: at most 1,024, and of each class at least 16 where there are as many.
 
     Args:
         labels: Label ids, (N,).

@@ -12,12 +12,12 @@ from textlift.training.steps import batch_size_of, rate_factor
 def test_a_batch_that_is_asked_for_is_taken_at_the_usual_rate(fast: bool) -> None:
     asked = TrainingSection(batch_size=8, fast=fast)
     assert batch_size_of(asked, 100_000) == 8
-    assert rate_factor(asked, 100_000, steps=25_000) == 1
+    assert rate_factor(asked, 100_000, steps=25_000, few_steps=2) == 1
 
 
 def test_without_fast_a_batch_is_32_whatever_the_rows() -> None:
     assert {batch_size_of(TrainingSection(), rows) for rows in (1, 1_000, 1_000_000)} == {32}
-    assert rate_factor(TrainingSection(), 1_000_000, steps=62_500) == 1
+    assert rate_factor(TrainingSection(), 1_000_000, steps=62_500, few_steps=2) == 1
 
 
 @pytest.mark.parametrize(
@@ -39,17 +39,23 @@ def test_with_fast_a_batch_is_fuller_while_200_steps_remain(rows: int, epochs: i
 
 
 def test_the_rate_goes_with_the_square_root_of_the_batch() -> None:
-    assert rate_factor(TrainingSection(fast=True), 1_000_000, steps=15_625) == pytest.approx(2)
-    assert rate_factor(TrainingSection(fast=True, epochs=20), 8_000, steps=1_250) == pytest.approx(2)
-    assert rate_factor(TrainingSection(fast=True, epochs=20), 600, steps=1_000) == pytest.approx(math.sqrt(2))
+    assert rate_factor(TrainingSection(fast=True), 1_000_000, steps=15_625, few_steps=2) == pytest.approx(2)
+    assert rate_factor(TrainingSection(fast=True, epochs=20), 8_000, steps=1_250, few_steps=2) == pytest.approx(2)
+    assert rate_factor(TrainingSection(fast=True, epochs=20), 600, steps=1_000, few_steps=2) == pytest.approx(
+        math.sqrt(2)
+    )
 
 
 @pytest.mark.parametrize(("steps", "factor"), [(1, 2), (500, 2), (800, 1.25), (1_000, 1), (5_000, 1)])
 def test_a_training_of_few_steps_takes_longer_ones(steps: int, factor: float) -> None:
-    assert rate_factor(TrainingSection(), 32 * steps, steps=steps) == pytest.approx(factor)
+    assert rate_factor(TrainingSection(), 32 * steps, steps=steps, few_steps=2) == pytest.approx(factor)
+
+
+def test_a_method_that_bears_no_higher_rate_keeps_its_own_where_steps_are_few() -> None:
+    assert rate_factor(TrainingSection(), 320, steps=10, few_steps=1) == 1
 
 
 def test_the_rate_is_never_more_than_doubled() -> None:
     settings = TrainingSection(fast=True)
     assert batch_size_of(settings, 16_000) == 128
-    assert rate_factor(settings, 16_000, steps=250) == 2
+    assert rate_factor(settings, 16_000, steps=250, few_steps=2) == 2

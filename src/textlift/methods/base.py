@@ -65,6 +65,7 @@ class Method:
         wrap: Takes parts and options, gives the module with exactly its own weights (and the head's) set to train.
         learning_rate: Peak learning rate at a hidden size of 384; wider models get less (see `peak_learning_rate`).
         learning_rates: Lowest and highest peak learning rate at that width that is not warned of.
+        few_steps_factor: What that rate is multiplied with at most where a training has fewer than 1,000 steps.
         paper: Where it was published.
         mergeable: Whether what it trained folds into the base.
         saves_adapter: Whether an adapter is saved; else the whole model.
@@ -98,6 +99,7 @@ class Method:
     mergeable: bool
     saves_adapter: bool
     learning_rates: tuple[float, float] = (1e-5, 1e-2)
+    few_steps_factor: float = 1.0
     weights: tuple[str, ...] = ()
     late_weights: tuple[str, ...] = ()
     needs: tuple[Need, ...] = ()

@@ -22,6 +22,7 @@ METHODS = (
         mergeable=True,
         saves_adapter=True,
         learning_rates=(1e-4, 5e-3),
+        few_steps_factor=2.0,
         weights=("lora_",),
         late_weights=("lora_A.",),
         quantized_base=True,

@@ -29,23 +29,26 @@ def batch_size_of(settings: TrainingSection, rows: int) -> int:
     return batch
 
 
-def rate_factor(settings: TrainingSection, rows: int, *, steps: int) -> float:
+def rate_factor(settings: TrainingSection, rows: int, *, steps: int, few_steps: float) -> float:
     """What a method's own learning rate is multiplied with, at most 2.
 
     Where batches are fuller than usual without being asked to, the square root of how much fuller. A training of fewer
-    than 1,000 steps goes as far as one of 1,000 by longer steps: Adam's are as long as the rate, whatever the gradient.
+    than 1,000 steps may go as far as one of 1,000 by longer steps: Adam's are as long as the rate, whatever the
+    gradient.
 
     Args:
         settings: Of the recipe.
         rows: That train.
         steps: Planned.
+        few_steps: What the method bears at most where steps are few.
 
     Source:
         Malladi et al. (2022), On the SDEs and Scaling Rules for Adaptive Gradient Algorithms, section 5: with the
         square root of the batch. The rule for few steps is ours; docs/performance.md has what it is worth.
     """
     fuller = 1.0 if settings.batch_size is not None else math.sqrt(batch_size_of(settings, rows) / USUAL_BATCH)
-    return min(_LARGEST_FACTOR, max(fuller, _USUAL_STEPS / max(1, steps)))
+    fewer = min(few_steps, _USUAL_STEPS / max(1, steps))
+    return max(1.0, min(_LARGEST_FACTOR, max(fuller, fewer)))
 
 
 def planned_steps(settings: TrainingSection, lengths: np.ndarray, *, seed: int) -> int:

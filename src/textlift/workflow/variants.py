@@ -73,8 +73,11 @@ def start_tuning(job: Job, variant: Variant, frozen: FrozenPass, *, progress: Pr
     rate, why = peak_learning_rate(method, hidden_size=job.base.hidden_size)
     if variant.training.learning_rate is not None:
         rate, why = variant.training.learning_rate, f"learning_rate {variant.training.learning_rate:g}: as asked"
-    elif (factor := rate_factor(variant.training, len(job.tokens["train"]), steps=steps)) > 1:
-        rate, why = rate * factor, f"{why}, times {factor:.2g} for {'few' if steps < 1_000 else 'fewer, fuller'} steps"
+    else:
+        rows = len(job.tokens["train"])
+        factor = rate_factor(variant.training, rows, steps=steps, few_steps=method.few_steps_factor)
+        why += f", times {factor:.2g} for few, or fuller, steps" if factor > 1 else ""
+        rate *= factor
     progress.say(f"variant {variant.name}: {method.name}, {_told(counts)}; {why}")
     if quantization != "none":
         progress.say(f"  base in {quantization}: {_told_bytes(held)}; products in {job.runtime.precision}")

@@ -79,6 +79,9 @@ def test_wider_models_get_smaller_learning_rates() -> None:
     rate, reason = peak_learning_rate(lora, hidden_size=768)
     assert rate == pytest.approx(lora.learning_rate / 2)
     assert reason == "learning_rate 0.0005: default of lora at a hidden size of 768"
+    rate, reason = peak_learning_rate(lora, hidden_size=768, factor=2)
+    assert rate == lora.learning_rate
+    assert reason == "learning_rate 0.001: default of lora at a hidden size of 768, times 2 for few, or fuller, steps"
 
 
 def test_an_unknown_method_is_refused_with_the_nearest_name() -> None:

@@ -124,16 +124,22 @@ class Method:
         return self.saves_adapter and self.load is None
 
 
-def peak_learning_rate(method: Method, *, hidden_size: int) -> tuple[float, str]:
+def peak_learning_rate(method: Method, *, hidden_size: int, factor: float = 1.0) -> tuple[float, str]:
     """The default learning rate for a width, with its reason.
 
     Wider layers need smaller steps: the rate falls as 1/width above 384, the width at which the defaults were measured.
 
+    Args:
+        method: Whose.
+        hidden_size: Of the base model.
+        factor: For the number and size of the steps; see `training.steps.rate_factor`.
+
     Source:
         Yang et al. (2022), Tensor Programs V, section 3 (hidden weights under Adam).
     """
-    rate = method.learning_rate * width_factor(hidden_size)
-    return rate, f"learning_rate {rate:.2g}: default of {method.name} at a hidden size of {hidden_size}"
+    rate = method.learning_rate * width_factor(hidden_size) * factor
+    times = f", times {factor:.2g} for few, or fuller, steps" if factor > 1 else ""
+    return rate, f"learning_rate {rate:.2g}: default of {method.name} at a hidden size of {hidden_size}{times}"
 
 
 def learning_rate_warning(method: Method, rate: float, *, hidden_size: int) -> str | None:

@@ -70,14 +70,10 @@ def start_tuning(job: Job, variant: Variant, frozen: FrozenPass, *, progress: Pr
     steps = planned_steps(variant.training, job.tokens["train"].lengths, seed=job.recipe.seed)
     counts = apply_method(predictor.classifier, method, options, total_steps=steps)
     predictor.classifier.to(job.runtime.device)
-    rate, why = peak_learning_rate(method, hidden_size=job.base.hidden_size)
+    factor = rate_factor(variant.training, len(job.tokens["train"]), steps=steps, few_steps=method.few_steps_factor)
+    rate, why = peak_learning_rate(method, hidden_size=job.base.hidden_size, factor=factor)
     if variant.training.learning_rate is not None:
         rate, why = variant.training.learning_rate, f"learning_rate {variant.training.learning_rate:g}: as asked"
-    else:
-        rows = len(job.tokens["train"])
-        factor = rate_factor(variant.training, rows, steps=steps, few_steps=method.few_steps_factor)
-        why += f", times {factor:.2g} for few, or fuller, steps" if factor > 1 else ""
-        rate *= factor
     progress.say(f"variant {variant.name}: {method.name}, {_told(counts)}; {why}")
     if quantization != "none":
         progress.say(f"  base in {quantization}: {_told_bytes(held)}; products in {job.runtime.precision}")

@@ -8,12 +8,12 @@ from textlift.data.batching import epoch_batches
 from textlift.recipe import TrainingSection
 
 USUAL_BATCH, _FULLEST = 32, 128
-_FEWEST_STEPS = 200  # that a fuller batch may leave
+_FEWEST_STEPS = 500  # that a fuller batch may leave
 _USUAL_STEPS, _LARGEST_FACTOR = 1_000, 2.0
 
 
 def batch_size_of(settings: TrainingSection, rows: int) -> int:
-    """Examples of a step: as asked; else 32, with `fast` 64 or 128 where that leaves at least 200 steps.
+    """Examples of a step: as asked; else 32, with `fast` 64 or 128 where that leaves at least 500 steps.
 
     A step of a small model takes little longer for twice the texts.
 

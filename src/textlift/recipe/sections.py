@@ -72,7 +72,10 @@ class TrainingSection(Section):
         None, gt=0, description="Stop after this many seconds of steps; the learning rate follows the clock."
     )
     learning_rate: float | None = Field(
-        None, gt=0, le=1, description="Peak learning rate; the method's own default when not given."
+        None,
+        gt=0,
+        le=1,
+        description="Peak learning rate; the method's own when not given, where steps are few up to twice that.",
     )
     batch_size: Count | None = Field(
         None,

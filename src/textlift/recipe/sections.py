@@ -75,7 +75,7 @@ class TrainingSection(Section):
         None,
         gt=0,
         le=1,
-        description="Peak learning rate; the method's own when not given, where steps are few up to twice that.",
+        description="Peak learning rate; the method's own when not given, where steps are few up to 1.5 times that.",
     )
     batch_size: Count | None = Field(
         None,

@@ -88,7 +88,7 @@ def batches_of_epoch(settings: TrainingSection, lengths: np.ndarray, *, seed: in
 
 
 def affordable_evaluations(asked: int, *, train_tokens: int, validation_tokens: int) -> int:
-    """Measurements of an epoch that take at most about a fifth of its time, at least one.
+    """Measurements of an epoch that take at most about a quarter of its time, at least one.
 
     A token that trains costs three passes (forward, and two backward), a token that is measured one.
 
@@ -97,4 +97,4 @@ def affordable_evaluations(asked: int, *, train_tokens: int, validation_tokens: 
         train_tokens: Tokens of one epoch.
         validation_tokens: Tokens of one measurement.
     """
-    return min(asked, max(1, int(0.6 * train_tokens / max(1, validation_tokens))))
+    return min(asked, max(1, int(0.75 * train_tokens / max(1, validation_tokens))))

@@ -9,7 +9,7 @@ from textlift.recipe import TrainingSection
 
 USUAL_BATCH, _FULLEST = 32, 128
 _FEWEST_STEPS = 500  # that a fuller batch may leave
-_USUAL_STEPS, _LARGEST_FACTOR = 1_000, 2.0
+_USUAL_STEPS = 1_000
 
 
 def batch_size_of(settings: TrainingSection, rows: int) -> int:
@@ -30,7 +30,7 @@ def batch_size_of(settings: TrainingSection, rows: int) -> int:
 
 
 def rate_factor(settings: TrainingSection, rows: int, *, steps: int, few_steps: float) -> float:
-    """What a method's own learning rate is multiplied with, at most 2.
+    """What a method's own learning rate is multiplied with, at least 1.
 
     Where batches are fuller than usual without being asked to, the square root of how much fuller. A training of fewer
     than 1,000 steps may go as far as one of 1,000 by longer steps: Adam's are as long as the rate, whatever the
@@ -47,8 +47,7 @@ def rate_factor(settings: TrainingSection, rows: int, *, steps: int, few_steps: 
         square root of the batch. The rule for few steps is ours; docs/performance.md has what it is worth.
     """
     fuller = 1.0 if settings.batch_size is not None else math.sqrt(batch_size_of(settings, rows) / USUAL_BATCH)
-    fewer = min(few_steps, _USUAL_STEPS / max(1, steps))
-    return max(1.0, min(_LARGEST_FACTOR, max(fuller, fewer)))
+    return max(fuller, min(few_steps, _USUAL_STEPS / max(1, steps)))
 
 
 def planned_steps(settings: TrainingSection, lengths: np.ndarray, *, seed: int) -> int:

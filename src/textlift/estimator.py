@@ -51,8 +51,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         alpha: Their scale: in LoRA the product counts alpha / rank.
         method_options: More options of the method, such as {"dropout": 0.1}.
         epochs: Passes over the training rows.
-        learning_rate: Peak learning rate; where None the method's own, in few steps up to 1.5 times that.
-        batch_size: Examples of one optimizer step; 32 where None.
+        learning_rate: Peak learning rate; where None the method's own, at most twice that if steps are few or full.
+        batch_size: Examples of one optimizer step; where None 32, with LoRA more if texts are short and many.
         max_length: Tokens of a text that the model sees; "auto" cuts at most 1 % of the rows, up to 512 tokens.
         validation_size: Share of the rows that steers training, from 0 to 0.5. Where no class can spare a row, the
             training rows steer.

@@ -1,60 +1,77 @@
-"""How many examples a step takes: what is asked, else 32; fuller with fast, while 500 steps remain."""
+"""How many examples a step takes: what is asked, else 32; fuller where texts are short and 500 steps remain."""
 
 import math
 
+import numpy as np
 import pytest
 
 from textlift.recipe import TrainingSection
-from textlift.training.steps import batch_size_of, rate_factor
+from textlift.training.steps import batch_size_of, planned_steps, rate_factor
+
+SHORT, LONG = 8, 40
 
 
-@pytest.mark.parametrize("fast", [False, True])
-def test_a_batch_that_is_asked_for_is_taken_at_the_usual_rate(fast: bool) -> None:
-    asked = TrainingSection(batch_size=8, fast=fast)
-    assert batch_size_of(asked, 100_000) == 8
-    assert rate_factor(asked, 100_000, steps=25_000, few_steps=2) == 1
+def lengths(rows: int, tokens: int = SHORT) -> np.ndarray:
+    """That many texts, all of one length."""
+    return np.full(rows, tokens)
 
 
-def test_without_fast_a_batch_is_32_whatever_the_rows() -> None:
-    assert {batch_size_of(TrainingSection(), rows) for rows in (1, 1_000, 1_000_000)} == {32}
-    assert rate_factor(TrainingSection(), 1_000_000, steps=62_500, few_steps=2) == 1
+def test_a_batch_that_is_asked_for_is_taken() -> None:
+    assert batch_size_of(TrainingSection(batch_size=8), lengths(100_000), fullest=128) == 8
+
+
+def test_a_method_that_was_not_measured_with_fuller_batches_keeps_32() -> None:
+    assert batch_size_of(TrainingSection(), lengths(1_000_000)) == 32
+
+
+@pytest.mark.parametrize("asked", [{"learning_rate": 1e-3}, {"max_steps": 10_000}])
+def test_a_recipe_that_gives_the_rate_or_counts_the_steps_keeps_32(asked: dict[str, float]) -> None:
+    assert batch_size_of(TrainingSection.model_validate(asked), lengths(1_000_000), fullest=128) == 32
 
 
 @pytest.mark.parametrize(
     ("rows", "epochs", "batch"),
     [
         (10, 2, 32),
-        (15_936, 2, 32),
-        (15_937, 2, 64),
-        (31_872, 2, 64),
-        (31_873, 2, 128),
+        (15_999, 2, 32),
+        (16_000, 2, 64),
+        (31_999, 2, 64),
+        (32_000, 2, 128),
         (1_000_000, 2, 128),
         (40_000, 1, 64),
     ],
 )
-def test_with_fast_a_batch_is_fuller_while_500_steps_remain(rows: int, epochs: int, batch: int) -> None:
-    settings = TrainingSection(fast=True, epochs=epochs)
-    assert batch_size_of(settings, rows) == batch
-    assert batch == 32 or math.ceil(rows / batch) * epochs >= 500
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_batch_is_fuller_while_500_steps_remain(rows: int, epochs: int, batch: int, fast: bool) -> None:
+    settings = TrainingSection(epochs=epochs, fast=fast)
+    assert batch_size_of(settings, lengths(rows), fullest=128) == batch
+    settled = settings.model_copy(update={"batch_size": batch})
+    assert batch == 32 or planned_steps(settled, lengths(rows), seed=0) >= 500
+
+
+@pytest.mark.parametrize(("tokens", "batch"), [(8, 128), (16, 128), (17, 64), (32, 64), (33, 32), (256, 32)])
+def test_a_batch_is_fuller_only_while_it_holds_few_tokens(tokens: int, batch: int) -> None:
+    assert batch_size_of(TrainingSection(), lengths(1_000_000, tokens), fullest=128) == batch
+
+
+def test_a_limit_of_tokens_counts_as_the_steps_that_it_leaves() -> None:
+    few = TrainingSection(max_tokens=500 * 64 * SHORT)
+    assert batch_size_of(few, lengths(1_000_000), fullest=128) == 64
 
 
 def test_the_rate_goes_with_the_square_root_of_the_batch() -> None:
-    assert rate_factor(TrainingSection(fast=True), 1_000_000, steps=15_625, few_steps=2) == pytest.approx(2)
-    many = TrainingSection(fast=True, epochs=20)
-    assert rate_factor(many, 8_000, steps=1_250, few_steps=2) == pytest.approx(2)
-    assert rate_factor(many, 1_600, steps=1_000, few_steps=2) == pytest.approx(math.sqrt(2))
+    assert rate_factor(4, steps=15_625, few_steps=1.5) == pytest.approx(2)
+    assert rate_factor(2, steps=1_000, few_steps=1.5) == pytest.approx(math.sqrt(2))
 
 
 @pytest.mark.parametrize(("steps", "factor"), [(1, 2), (500, 2), (800, 1.25), (1_000, 1), (5_000, 1)])
 def test_a_training_of_few_steps_takes_longer_ones(steps: int, factor: float) -> None:
-    assert rate_factor(TrainingSection(), 32 * steps, steps=steps, few_steps=2) == pytest.approx(factor)
+    assert rate_factor(1, steps=steps, few_steps=2) == pytest.approx(factor)
 
 
 def test_a_method_that_bears_no_higher_rate_keeps_its_own_where_steps_are_few() -> None:
-    assert rate_factor(TrainingSection(), 320, steps=10, few_steps=1) == 1
+    assert rate_factor(1, steps=10, few_steps=1) == 1
 
 
-def test_the_rate_is_never_more_than_doubled() -> None:
-    settings = TrainingSection(fast=True)
-    assert batch_size_of(settings, 32_000) == 128
-    assert rate_factor(settings, 32_000, steps=500, few_steps=2) == 2
+def test_the_rate_is_multiplied_once_where_steps_are_both_few_and_fuller() -> None:
+    assert rate_factor(4, steps=500, few_steps=1.5) == 2

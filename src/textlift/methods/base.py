@@ -66,6 +66,7 @@ class Method:
         learning_rate: Peak learning rate at a hidden size of 384; wider models get less (see `peak_learning_rate`).
         learning_rates: Lowest and highest peak learning rate at that width that is not warned of.
         few_steps_factor: What that rate is multiplied with at most where a training has fewer than 1,000 steps.
+        fullest_batch: Examples of a step at most, where the recipe leaves batch and learning rate to us.
         paper: Where it was published.
         mergeable: Whether what it trained folds into the base.
         saves_adapter: Whether an adapter is saved; else the whole model.
@@ -100,6 +101,7 @@ class Method:
     saves_adapter: bool
     learning_rates: tuple[float, float] = (1e-5, 1e-2)
     few_steps_factor: float = 1.0
+    fullest_batch: int = 32
     weights: tuple[str, ...] = ()
     late_weights: tuple[str, ...] = ()
     needs: tuple[Need, ...] = ()

@@ -23,6 +23,7 @@ METHODS = (
         saves_adapter=True,
         learning_rates=(1e-4, 5e-3),
         few_steps_factor=1.5,
+        fullest_batch=128,
         weights=("lora_",),
         late_weights=("lora_A.",),
         quantized_base=True,

@@ -75,19 +75,19 @@ class TrainingSection(Section):
         None,
         gt=0,
         le=1,
-        description="Peak learning rate; the method's own when not given, where steps are few up to 1.5 times that.",
+        description="Peak learning rate; the method's own if not given, at most twice that if steps are few or full.",
     )
     batch_size: Count | None = Field(
         None,
-        description="Examples of one optimizer step, over all devices; 32 when not given, with fast up to 128, "
-        "at a learning rate that goes with it.",
+        description="Examples of one optimizer step, over all devices; when not given 32, with LoRA up to 128 where "
+        "texts are short and many and the learning rate is not given either.",
     )
     tokens_per_batch: Annotated[int, Field(ge=16)] = Field(
         8192, description="Budget of padded tokens of one forward pass; larger batches are split."
     )
     fast: bool = Field(
         False,
-        description="Train on bf16 products with frozen weights where the processor has them, in fewer, fuller steps.",
+        description="Train on bf16 products with frozen weights where the processor has them.",
     )
     compile: bool = Field(
         False, description="Compile the layers (torch.compile) for passes that train; meant for small models on a GPU."

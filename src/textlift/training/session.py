@@ -28,7 +28,7 @@ from textlift.recipe import TrainingSection
 from textlift.training.loop import Batch, Group, Shrunk, TrainStep, train_steps
 from textlift.training.loss import row_loss
 from textlift.training.optim import make_optimizer, make_schedule
-from textlift.training.steps import batch_size_of, batches_of_epoch, planned_steps
+from textlift.training.steps import USUAL_BATCH, batches_of_epoch, planned_steps
 
 _NAMED = 8  # rows of a step that a message names
 
@@ -88,7 +88,8 @@ class TrainingSession:
         predictor: Its classifier is wrapped, on its device, with its head started.
         train: Rows that train.
         validation: Rows that steer.
-        settings: Of the recipe; learning_rate must be settled.
+        settings: Of the recipe; batches of 32 where they do not say.
+        learning_rate: Peak.
         seed: Order of the rows and dropout come from it.
         base_dropout: Whether the dropout of the base model is on.
         hooks: What a method does beside the loss of the rows.
@@ -131,7 +132,7 @@ class TrainingSession:
         self.row_loss = row_loss(settings, train.labels, len(predictor.label_names))
         self.is_fast = settings.fast and has_bf16_products(predictor.runtime)
         self.progress = Progress(tokens_per_batch=settings.tokens_per_batch)
-        self.batch_size = batch_size_of(settings, len(train.tokens))
+        self.batch_size = settings.batch_size or USUAL_BATCH
         self.steps_per_epoch = math.ceil(len(train.tokens) / self.batch_size)
         self.total_steps = planned_steps(settings, train.tokens.lengths, seed=seed)
         self.optimizer = make_optimizer(

@@ -7,38 +7,42 @@ import numpy as np
 from textlift.data.batching import epoch_batches
 from textlift.recipe import TrainingSection
 
-USUAL_BATCH, _FULLEST = 32, 128
+USUAL_BATCH = 32
+_FULL_TOKENS = 1_024  # of a step that need not be fuller: from there on twice the texts take almost twice the time
 _FEWEST_STEPS = 500  # that a fuller batch may leave
 _USUAL_STEPS = 1_000
 
 
-def batch_size_of(settings: TrainingSection, rows: int) -> int:
-    """Examples of a step: as asked; else 32, with `fast` 64 or 128 where that leaves at least 500 steps.
+def batch_size_of(settings: TrainingSection, lengths: np.ndarray, *, fullest: int = USUAL_BATCH) -> int:
+    """Examples of a step: as asked; else 32, or 64 or 128 where texts are short and many.
 
-    A step of a small model takes little longer for twice the texts.
+    A step of few tokens takes little longer for twice as many. Batch and learning rate go together, so that a recipe
+    which gives the rate, or counts the steps, keeps the usual batch.
 
     Args:
         settings: Of the recipe.
-        rows: That train.
+        lengths: Tokens of each training text, (N,).
+        fullest: What the method was measured with.
     """
     if settings.batch_size is not None:
         return settings.batch_size
-    batch = USUAL_BATCH
-    while settings.fast and batch < _FULLEST and math.ceil(rows / (2 * batch)) * settings.epochs >= _FEWEST_STEPS:
+    if settings.learning_rate is not None or settings.max_steps is not None:
+        return USUAL_BATCH
+    batch, mean = USUAL_BATCH, float(lengths.mean())
+    texts = min(len(lengths) * settings.epochs, (settings.max_tokens or math.inf) / mean)
+    while batch < fullest and batch * mean <= _FULL_TOKENS and texts / (2 * batch) >= _FEWEST_STEPS:
         batch *= 2
     return batch
 
 
-def rate_factor(settings: TrainingSection, rows: int, *, steps: int, few_steps: float) -> float:
+def rate_factor(fuller: float, *, steps: int, few_steps: float) -> float:
     """What a method's own learning rate is multiplied with, at least 1.
 
-    Where batches are fuller than usual without being asked to, the square root of how much fuller. A training of fewer
-    than 1,000 steps may go as far as one of 1,000 by longer steps: Adam's are as long as the rate, whatever the
-    gradient.
+    The square root of how much fuller than usual batches are. A training of fewer than 1,000 steps may go as far as one
+    of 1,000 by longer steps: Adam's are as long as the rate, whatever the gradient.
 
     Args:
-        settings: Of the recipe.
-        rows: That train.
+        fuller: Examples of a step over the usual number; 1 where the recipe asks for it.
         steps: Planned.
         few_steps: What the method bears at most where steps are few.
 
@@ -46,19 +50,18 @@ def rate_factor(settings: TrainingSection, rows: int, *, steps: int, few_steps: 
         Malladi et al. (2022), On the SDEs and Scaling Rules for Adaptive Gradient Algorithms, section 5: with the
         square root of the batch. The rule for few steps is ours; docs/performance.md has what it is worth.
     """
-    fuller = 1.0 if settings.batch_size is not None else math.sqrt(batch_size_of(settings, rows) / USUAL_BATCH)
-    return max(fuller, min(few_steps, _USUAL_STEPS / max(1, steps)))
+    return max(math.sqrt(fuller), min(few_steps, _USUAL_STEPS / max(1, steps)))
 
 
 def planned_steps(settings: TrainingSection, lengths: np.ndarray, *, seed: int) -> int:
     """Optimizer steps of a training that does not end early: all of its epochs, max_steps, or what max_tokens holds.
 
     Args:
-        settings: Of the recipe.
+        settings: Of the recipe; batches of 32 where they do not say.
         lengths: Tokens of each training text, (N,).
         seed: Of the run; the order of the rows, and so the tokens of each step, come from it.
     """
-    of_an_epoch = math.ceil(len(lengths) / batch_size_of(settings, len(lengths)))
+    of_an_epoch = math.ceil(len(lengths) / (settings.batch_size or USUAL_BATCH))
     planned = min(of_an_epoch * settings.epochs, settings.max_steps or of_an_epoch * settings.epochs)
     if settings.max_tokens is None:
         return planned
@@ -72,14 +75,14 @@ def batches_of_epoch(settings: TrainingSection, lengths: np.ndarray, *, seed: in
     """The rows of each optimizer step of an epoch.
 
     Args:
-        settings: Of the recipe.
+        settings: Of the recipe; batches of 32 where they do not say.
         lengths: Tokens of each training text, (N,).
         seed: Of the run.
         epoch: Counted from 0.
     """
     return epoch_batches(
         lengths,
-        batch_size=batch_size_of(settings, len(lengths)),
+        batch_size=settings.batch_size or USUAL_BATCH,
         seed=seed,
         epoch=epoch,
         group_by_length=settings.group_by_length,

@@ -27,7 +27,7 @@ from textlift.training.checkpoint import restore_latest, save_checkpoint
 from textlift.training.health import Spikes
 from textlift.training.loop import Shrunk, TrainStep
 from textlift.training.session import Measurement, TrainingSession
-from textlift.training.steps import affordable_evaluations, planned_steps, rate_factor
+from textlift.training.steps import USUAL_BATCH, affordable_evaluations, batch_size_of, planned_steps, rate_factor
 from textlift.training.tuning import ParameterCounts, apply_method, hooks_of
 from textlift.workflow.baselines import FrozenPass
 from textlift.workflow.deciding import Ground, decide, told_of_decision
@@ -67,20 +67,23 @@ def start_tuning(job: Job, variant: Variant, frozen: FrozenPass, *, progress: Pr
         head, _ = frozen.probe
         predictor.classifier.set_head(head.weight, head.bias)
     set_seed(job.recipe.seed)
-    steps = planned_steps(variant.training, job.tokens["train"].lengths, seed=job.recipe.seed)
+    settings, fuller = _with_batch_size(variant.training, job, method)
+    steps = planned_steps(settings, job.tokens["train"].lengths, seed=job.recipe.seed)
     counts = apply_method(predictor.classifier, method, options, total_steps=steps)
     predictor.classifier.to(job.runtime.device)
-    factor = rate_factor(variant.training, len(job.tokens["train"]), steps=steps, few_steps=method.few_steps_factor)
+    factor = rate_factor(fuller, steps=steps, few_steps=method.few_steps_factor)
     rate, why = peak_learning_rate(method, hidden_size=job.base.hidden_size, factor=factor)
-    if variant.training.learning_rate is not None:
-        rate, why = variant.training.learning_rate, f"learning_rate {variant.training.learning_rate:g}: as asked"
+    if settings.learning_rate is not None:
+        rate, why = settings.learning_rate, f"learning_rate {settings.learning_rate:g}: as asked"
     progress.say(f"variant {variant.name}: {method.name}, {_told(counts)}; {why}")
     if quantization != "none":
         progress.say(f"  base in {quantization}: {_told_bytes(held)}; products in {job.runtime.precision}")
     warning = learning_rate_warning(method, rate, hidden_size=job.base.hidden_size)
     if warning:
         progress.say(f"  warning: {warning}")
-    settings = _affordable(variant.training, job, progress)
+    if fuller > 1:
+        progress.say(f"  batches of {settings.batch_size}: texts are short and many")
+    settings = _affordable(settings, job, progress)
     session = TrainingSession(
         predictor,
         job.examples("train"),
@@ -98,10 +101,7 @@ def start_tuning(job: Job, variant: Variant, frozen: FrozenPass, *, progress: Pr
     if variant.training.fast:
         kept = "" if session.is_fast else "no faster on this processor: "
         how = "in bf16 while training" if session.is_fast else "stay exact"
-        progress.say(
-            f"  fast: batches of {session.batch_size}; {kept}products with frozen weights {how}; "
-            "every measurement is exact"
-        )
+        progress.say(f"  fast: {kept}products with frozen weights {how}; every measurement is exact")
     if job.runtime.device.startswith("cuda"):
         progress.say(f"  {_told_packing(session)}")
     return Tuning(session, method, options, counts, rate, quantization, held)
@@ -244,7 +244,8 @@ def ground_of(job: Job, logits: Mapping[str, np.ndarray]) -> Ground:
 
 def _train(tuning: Tuning, name: str, *, job: Job, run: RunDirectory, progress: Progress) -> None:
     checkpoints = run.variant(name) / "checkpoints"
-    session, fingerprint, machine = tuning.session, job.fingerprint, environment(job.runtime)
+    session, machine = tuning.session, environment(job.runtime)
+    fingerprint = {**job.fingerprint, "number of steps": str(session.total_steps)}  # some defaults go by the rows
     restored = restore_latest(session, checkpoints, job=fingerprint, environment=machine)
     for sentence in restored.told:
         progress.say(f"  {sentence}")
@@ -293,6 +294,12 @@ def _save(
     )
     tell_proof(proof, progress)
     return Measured(measured.name, measured.logits, {**measured.record, "proof": proof}, measured.history)
+
+
+def _with_batch_size(asked: TrainingSection, job: Job, method: Method) -> tuple[TrainingSection, float]:
+    """The settings with the examples of a step, and how much fuller than usual that is without being asked to."""
+    batch = batch_size_of(asked, job.tokens["train"].lengths, fullest=method.fullest_batch)
+    return asked.model_copy(update={"batch_size": batch}), batch / (asked.batch_size or USUAL_BATCH)
 
 
 def _affordable(settings: TrainingSection, job: Job, progress: Progress) -> TrainingSection:

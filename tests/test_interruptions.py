@@ -17,6 +17,10 @@ from conftest import BaseFolder
 from textlift.claims import claim, require_claimable
 from textlift.errors import CannotCreateError, CheckpointError, UnavailableError
 from textlift.interrupts import Interrupted, deferred, handled, obey, pending
+from textlift.progress import Progress
+from textlift.workflow import variants
+from textlift.workflow.main_job import run_recipe
+from textlift.workflow.planning import Request, resolve
 
 TIMING = {
     "train_seconds",
@@ -126,6 +130,22 @@ def test_what_differs_is_named_where_another_run_is_to_be_continued(tmp_path: Pa
         claim(tmp_path / "run", fingerprint={"recipe": "a", "data": "c"}, **{**CLAIM, "resume": True}),
     ):
         pytest.fail("another run was continued")
+
+
+def test_a_training_that_has_another_number_of_steps_now_is_not_continued(
+    base_folder: BaseFolder, data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise UnavailableError("stopped after training")
+
+    recipe = resolve(Request(str(data_file), model=str(base_folder("bert")), overrides=["baselines=[majority]"]))
+    with monkeypatch.context() as patched:
+        patched.setattr(variants, "measure", stop)
+        with pytest.raises(UnavailableError, match="stopped after training"):
+            run_recipe(recipe, output=tmp_path / "run", progress=Progress(silent=True))
+    monkeypatch.setattr(variants, "batch_size_of", lambda *_, **__: 4)  # as a later version may choose it
+    with pytest.raises(CheckpointError, match="not the same: number of steps"):
+        run_recipe(recipe, output=tmp_path / "run", progress=Progress(silent=True), resume=True)
 
 
 def test_a_directory_that_a_kill_left_before_its_head_was_written_is_claimed(tmp_path: Path) -> None:

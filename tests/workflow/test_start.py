@@ -1,5 +1,6 @@
 """How a variant starts: the head from a probe, the first measurement from what is known."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from conftest import BaseFolder
 from textlift.progress import Progress
+from textlift.training import steps
 from textlift.workflow.baselines import FrozenPass, head_sample
 from textlift.workflow.planning import Request, resolve
 from textlift.workflow.preparation import Job, prepare
@@ -50,3 +52,15 @@ def test_a_head_starts_from_a_sample_of_many_rows_with_every_class_in_it() -> No
 
 def test_a_head_starts_from_all_of_few_rows() -> None:
     assert head_sample(np.array([0, 1, 1, 2]), seed=0).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("method", "is_fuller"), [("lora", True), ("dora", True), ("rslora", False), ("full", False)])
+def test_a_method_that_was_measured_with_fuller_steps_takes_them_where_texts_are_many(
+    base_folder: BaseFolder, data_file: Path, monkeypatch: pytest.MonkeyPatch, method: str, is_fuller: bool
+) -> None:
+    monkeypatch.setattr(steps, "_FEWEST_STEPS", 0)  # as if these few rows were many
+    job = prepared(base_folder, data_file, method=method)
+    (variant, *_) = job.recipe.settled_variants()
+    session = start_tuning(job, variant, FrozenPass(job, Progress(silent=True)), progress=Progress(silent=True)).session
+    assert (session.batch_size > steps.USUAL_BATCH) == is_fuller
+    assert session.total_steps == math.ceil(len(session.train.tokens) / session.batch_size) * variant.training.epochs

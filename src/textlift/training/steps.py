@@ -22,7 +22,7 @@ def batch_size_of(settings: TrainingSection, lengths: np.ndarray, *, fullest: in
     Args:
         settings: Of the recipe.
         lengths: Tokens of each training text, (N,).
-        fullest: What the method was measured with.
+        fullest: Examples that the method bears.
     """
     if settings.batch_size is not None:
         return settings.batch_size

@@ -245,7 +245,10 @@ def ground_of(job: Job, logits: Mapping[str, np.ndarray]) -> Ground:
 def _train(tuning: Tuning, name: str, *, job: Job, run: RunDirectory, progress: Progress) -> None:
     checkpoints = run.variant(name) / "checkpoints"
     session, machine = tuning.session, environment(job.runtime)
-    fingerprint = {**job.fingerprint, "number of steps": str(session.total_steps)}  # some defaults go by the rows
+    fingerprint = {
+        **job.fingerprint,
+        "number of steps": str(session.total_steps),
+    }  # a default that a version may change
     restored = restore_latest(session, checkpoints, job=fingerprint, environment=machine)
     for sentence in restored.told:
         progress.say(f"  {sentence}")

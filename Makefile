@@ -24,7 +24,7 @@ lint: $(STAMPS)/dev
 	@scripts/lint
 
 bench: $(STAMPS)/dev
-	@$(VENV)/bin/python benchmarks/training.py --rounds 3 --steps 20
+	@$(VENV)/bin/python benchmarks/training.py --rounds 3 --steps 14
 	@$(VENV)/bin/python benchmarks/inference.py --rounds 3
 	@$(VENV)/bin/python benchmarks/footprint.py --rounds 1 --steps 20
 

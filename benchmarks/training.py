@@ -129,9 +129,10 @@ def main() -> None:
         for at, (name, values) in enumerate(speeds.items())
     }
     ratios = {
-        name: [ours / theirs for ours, theirs in zip(speeds["textlift"], values, strict=True)]
-        for name, values in speeds.items()
-        if name != "textlift"
+        f"{ours} / {peer}": [own / other for own, other in zip(speeds[ours], speeds[peer], strict=True)]
+        for ours in sides
+        for peer in sides
+        if ours.startswith("textlift") and peer.startswith("Trainer")
     }
     print("\n| side | useful tokens/s, median (min to max) | share of peak, median (min to max) |\n|---|---:|---:|")
     for name, values in speeds.items():
@@ -142,7 +143,7 @@ def main() -> None:
         )
     for name, some in ratios.items():
         middle = statistics.median(some)
-        print(f"\ntextlift / {name}, pair by pair: median {middle:.2f} ({min(some):.2f} to {max(some):.2f})")
+        print(f"\n{name}, pair by pair: median {middle:.2f} ({min(some):.2f} to {max(some):.2f})")
     if options.json:
         record = {"speeds": speeds, "ratios": ratios, "shares": shares, "peaks": peaks, "linear_weights": weights}
         options.json.write_text(json.dumps({**record, "environment": environment(runtime)}, indent=2))

@@ -121,7 +121,7 @@ def test_quick_scores_are_accuracy_and_natural_log_loss() -> None:
     assert log_loss == pytest.approx(-np.log([0.7, 0.8, 0.4]).mean(), abs=1e-5)
 
 
-def test_measuring_takes_at_most_a_third_of_the_time() -> None:
+def test_measuring_takes_at_most_about_a_quarter_of_the_time() -> None:
     assert affordable_evaluations(4, train_tokens=16_000, validation_tokens=2_000) == 4
     assert affordable_evaluations(4, train_tokens=400, validation_tokens=100) == 3
     assert affordable_evaluations(4, train_tokens=200, validation_tokens=5_000) == 1

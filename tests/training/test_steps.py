@@ -8,7 +8,7 @@ import pytest
 from textlift.recipe import TrainingSection
 from textlift.training.steps import batch_size_of, planned_steps, rate_factor
 
-SHORT, LONG = 8, 40
+SHORT = 8  # tokens
 
 
 def lengths(rows: int, tokens: int = SHORT) -> np.ndarray:
@@ -20,7 +20,7 @@ def test_a_batch_that_is_asked_for_is_taken() -> None:
     assert batch_size_of(TrainingSection(batch_size=8), lengths(100_000), fullest=128) == 8
 
 
-def test_a_method_that_was_not_measured_with_fuller_batches_keeps_32() -> None:
+def test_a_method_that_bears_no_fuller_batches_keeps_32() -> None:
     assert batch_size_of(TrainingSection(), lengths(1_000_000)) == 32
 
 

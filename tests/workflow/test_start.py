@@ -55,7 +55,7 @@ def test_a_head_starts_from_all_of_few_rows() -> None:
 
 
 @pytest.mark.parametrize(("method", "is_fuller"), [("lora", True), ("dora", True), ("rslora", False), ("full", False)])
-def test_a_method_that_was_measured_with_fuller_steps_takes_them_where_texts_are_many(
+def test_a_method_that_bears_fuller_steps_takes_them_where_texts_are_many(
     base_folder: BaseFolder, data_file: Path, monkeypatch: pytest.MonkeyPatch, method: str, is_fuller: bool
 ) -> None:
     monkeypatch.setattr(steps, "_FEWEST_STEPS", 0)  # as if these few rows were many

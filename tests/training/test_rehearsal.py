@@ -2,13 +2,16 @@
 
 import gc
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from cli_calls import Command
 from conftest import BaseFolder
+from textlift.data.batching import TokenizedTexts
 from textlift.errors import RecipeError
+from textlift.inference import ForwardResult, Predictor
 from textlift.progress import Progress
 from textlift.training.rehearsal import Forecast, rehearse
 from textlift.training.session import TrainingSession
@@ -45,6 +48,35 @@ def test_steps_widest_pass_and_checkpoints_are_told(base_folder: BaseFolder) -> 
     assert forecast.widest[1] == max(len(part) * int(lengths[part].max()) for part in parts)
     assert forecast.checkpoint_bytes == 2 * 16 * trained
     assert forecast.seconds_per_epoch is not None
+
+
+def test_a_measurement_is_rehearsed_too_by_its_widest_batches(
+    base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training, widths = tiny_session(base_folder), []
+    forward = Predictor.forward
+
+    def counted(predictor: Predictor, tokens: TokenizedTexts) -> ForwardResult:
+        widths.append(int(tokens.lengths.max()))
+        return forward(predictor, tokens)
+
+    monkeypatch.setattr(Predictor, "forward", counted)
+    rehearse(training)
+    assert widths == [int(training.validation.tokens.lengths.max())]
+
+
+def test_a_fast_training_is_told_more_room_for_the_holes_that_its_kernels_leave(
+    base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("textlift.training.rehearsal.PeakMemory", lambda _: SimpleNamespace(bytes=lambda: 3_000_000))
+    monkeypatch.setattr("textlift.training.rehearsal.resident_memory", lambda _: 1_000_000)
+    told = []
+    for fast in (False, True):
+        training = tiny_session(base_folder)
+        training.is_fast = fast
+        told.append(rehearse(training).peak_memory_bytes)
+    assert None not in told
+    assert told[1] - told[0] == 560_000
 
 
 def test_what_cannot_fit_is_refused_with_the_budget_that_would(

@@ -2,12 +2,15 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from conftest import BaseFolder
+from textlift.models.kernels import has_bf16_products
 from textlift.progress import Progress
+from textlift.runtime import ONEDNN, Runtime
 from textlift.training import steps
 from textlift.workflow.baselines import FrozenPass, head_sample
 from textlift.workflow.planning import Request, resolve
@@ -15,10 +18,9 @@ from textlift.workflow.preparation import Job, prepare
 from textlift.workflow.variants import start_tuning
 
 
-def prepared(base_folder: BaseFolder, data_file: Path, *, method: str) -> Job:
-    return prepare(
-        resolve(Request(str(data_file), model=str(base_folder("bert")), method=method)), Progress(silent=True)
-    )
+def prepared(base_folder: BaseFolder, data_file: Path, *, method: str, **values: Any) -> Job:
+    request = Request(str(data_file), model=str(base_folder("bert")), method=method, values=values)
+    return prepare(resolve(request), Progress(silent=True))
 
 
 @pytest.mark.parametrize(("method", "is_known"), [("lora", True), ("vera", True), ("prefix-tuning", False)])
@@ -33,6 +35,21 @@ def test_a_variant_that_starts_where_the_probe_stands_is_not_measured_again(
     if session.start_logits is not None:
         measured = session.predictor.forward(job.tokens["validation"]).logits
         assert session.start_logits == pytest.approx(measured, abs=1e-3)
+
+
+@pytest.mark.skipif(not has_bf16_products(Runtime("cpu", "fp32", 1, (), ONEDNN)), reason="no bf16 products here")
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_heads_of_variants_that_train_fast_start_from_features_in_bf16(
+    base_folder: BaseFolder, data_file: Path, is_whole: bool
+) -> None:
+    job = prepared(base_folder, data_file, method="lora", **{"runtime.linear_kernel": ONEDNN, "training.fast": True})
+    quiet = Progress(silent=True)
+    exact, rounded = (FrozenPass(job, quiet, is_whole=is_whole, is_fast=fast) for fast in (False, True))
+    first, second = (frozen.features("validation") for frozen in (exact, rounded))
+    assert second == pytest.approx(first, abs=0.05)
+    assert (first != second).any()
+    (variant, *_) = job.recipe.settled_variants()
+    assert start_tuning(job, variant, rounded, progress=quiet).session.start_logits is not None
 
 
 def test_where_only_heads_are_started_the_test_rows_are_not_passed(base_folder: BaseFolder, data_file: Path) -> None:

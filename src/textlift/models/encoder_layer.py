@@ -90,7 +90,7 @@ class WholeLayers:
     """What the layers of one model share: the masks of a pass and, while `settled`, what they are made of."""
 
     def __init__(self) -> None:
-        self.settled: dict[tuple[int, bool], _Made | None] | None = None
+        self.settled: dict[int, _Made | None] | None = None
         self._masks: dict[tuple[Form, int], tuple[torch.Tensor | None, Mask]] = {}
 
     def forget(self) -> None:
@@ -153,7 +153,7 @@ class _Made:
     heads: int
     scale: float
     approximate: str  # of GELU
-    copies: RoundedLayer | None  # in bf16, where a pass that trains takes them
+    copies: RoundedLayer | None  # in bf16, where passes take them
 
 
 _CLASSES: dict[str, type[nn.Module]] = {}
@@ -216,13 +216,12 @@ def _asks_nothing_more(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 def _looked_at(layer: Any, layout: Layout) -> _Made | None:
     """What a layer is made of; None where it must run its parent's forward."""
-    known: dict[tuple[int, bool], _Made | None] | None = layer.shared.settled
+    known: dict[int, _Made | None] | None = layer.shared.settled
     if known is None:
         return _look(layer, layout)
-    key = id(layer), torch.is_grad_enabled()
-    if key not in known:
-        known[key] = _look(layer, layout)
-    return known[key]
+    if id(layer) not in known:
+        known[id(layer)] = _look(layer, layout)
+    return known[id(layer)]
 
 
 def _at(layer: Any, path: tuple[str, ...]) -> Any:
@@ -263,8 +262,10 @@ def _look(layer: Any, layout: Layout) -> _Made | None:
         return None
     heads = parts[0].weight.shape[0] // attention.attention_head_size
     values = tuple((norm.weight, norm.bias, norm.eps) for norm in norms)
-    rounds = torch.is_grad_enabled() and all(part.rounds for part in parts)
-    copies = RoundedLayer(parts, attention.scaling) if rounds else None
+    copies = None
+    if all(part.rounds for part in parts):
+        with torch.inference_mode(False):  # a measurement may be the first to ask; passes that train take them, too
+            copies = RoundedLayer(parts, attention.scaling)
     return _Made(parts, values, heads, attention.scaling, approximate, copies)
 
 

@@ -3,8 +3,8 @@
 What the products are stands in `products`. Modules keep their parameters, names and parent class; only their forward is
 another one. Does not know families.
 
-Where asked for, products with frozen weights take bf16 copies of them while gradients are recorded: inputs are rounded
-to 8 bits of mantissa, sums stay fp32. Whatever trains, and every measurement, stays fp32.
+Where asked for, products with frozen weights take bf16 copies of them: inputs are rounded to 8 bits of mantissa, sums
+stay fp32. Whatever trains stays fp32.
 """
 
 from collections.abc import Iterator
@@ -152,7 +152,7 @@ def has_bf16_products(runtime: Runtime) -> bool:
 
 @contextmanager
 def frozen_in_bf16(module: nn.Module) -> Iterator[None]:
-    """While open, products with the frozen weights of a module take bf16 copies of them in passes that train.
+    """While open, products with the frozen weights of a module take bf16 copies of them.
 
     A copy is made where a layer first multiplies with it. The weights must not change in between.
     """
@@ -171,10 +171,11 @@ def frozen_in_bf16(module: nn.Module) -> Iterator[None]:
 
 def _weight_of_pass(layer: Any) -> torch.Tensor:
     weight: torch.Tensor = layer.weight
-    if not layer.rounds or not torch.is_grad_enabled():
+    if not layer.rounds:
         return weight
     if layer.in_bf16 is None:
-        layer.in_bf16 = weight.detach().to(torch.bfloat16)
+        with torch.inference_mode(False):  # a measurement may be the first to ask; passes that train take it, too
+            layer.in_bf16 = weight.detach().to(torch.bfloat16)
     copy: torch.Tensor = layer.in_bf16
     return copy
 

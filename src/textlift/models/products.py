@@ -47,7 +47,7 @@ class Part:
         low: A (r, D_in); None without LoRA.
         high: B (D_out, r).
         scale: alpha / r.
-        rounds: Whether passes that train are to multiply with a copy of the weight in bf16.
+        rounds: Whether passes are to multiply with a copy of the weight in bf16.
     """
 
     weight: torch.Tensor

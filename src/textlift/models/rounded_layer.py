@@ -145,6 +145,10 @@ class RoundedLayer:
 
 def run_rounded(hidden: torch.Tensor, plan: Plan, copies: RoundedLayer) -> torch.Tensor:
     """(B, L, D) to (B, L, D), or to (B, 1, D) where the first token alone is needed."""
+    for joint in copies.joints:
+        joint.refresh()
+    if not torch.is_grad_enabled():
+        return _forward(hidden, plan, copies)[0]
     output: torch.Tensor = _RoundedLayer.apply(hidden, (plan, copies), *plan.adapters)  # type: ignore[no-untyped-call]
     return output
 
@@ -155,8 +159,6 @@ class _RoundedLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, both: tuple[Plan, RoundedLayer], *_: torch.Tensor) -> torch.Tensor:
         plan, copies = both
-        for joint in copies.joints:
-            joint.refresh()
         output, kept = _forward(hidden, plan, copies)
         ctx.both, ctx.shape = both, hidden.shape
         save(ctx, kept)

@@ -87,7 +87,8 @@ class TrainingSection(Section):
     )
     fast: bool = Field(
         False,
-        description="Train on bf16 products with frozen weights where the processor has them.",
+        description="Train, and measure while training, on bf16 products with frozen weights where the processor has "
+        "them; scores that are told stay exact.",
     )
     compile: bool = Field(
         False, description="Compile the layers (torch.compile) for passes that train; meant for small models on a GPU."

@@ -1,8 +1,9 @@
 """What a training will take, from a few steps that change nothing: memory of its widest pass, seconds of an epoch.
 
 The bytes that the backward pass needs are counted for one text and for two of the longest; each further text adds as
-much. That says whether the widest pass can fit at all. If it can, it is rehearsed, forward and backward, and what it
-took is what training will take, beside the moments of the optimizer and the copy of the best weights.
+much. That says whether the widest pass can fit at all. If it can, it is rehearsed, forward and backward, and so is a
+measurement; what they took is what training will take, beside the moments of the optimizer and the copy of the best
+weights.
 """
 
 import time
@@ -13,14 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from textlift.data.batching import budget_batches
+from textlift.inference import INFERENCE_TOKENS
 from textlift.memory import PeakMemory, available_memory, resident_memory
 from textlift.training.loop import gradients_of, random_states, set_random_states
 from textlift.training.session import TrainingSession
 
 _TYPICAL = 3  # steps that are timed, after one that is not
-_HEAP = (
-    0.12  # more than a few passes take: an epoch leaves holes in the heap (docs/performance.md has what was measured)
-)
+_MEASURED = 2  # batches of a measurement
+# An epoch leaves holes in the heap, so takes more than a few passes do; more holes where more kernels are compiled.
+_HEAP, _HEAP_FAST = 0.12, 0.4  # docs/performance.md has what was measured
 _MIXED = (0.9, 0.25, 0.97, 0.6)  # of all passes, by size
 _MOMENTS, _BEST, _GRADIENT = 8, 4, 4  # bytes of a trained weight: AdamW's two moments, the best so far, the gradient
 
@@ -94,9 +97,10 @@ def _rehearse(session: TrainingSession) -> Forecast:
     seconds = _seconds_per_token(session, batches)
     for part in (*_spread(parts, lengths), widest):  # what one size leaves in the heap is not always of use to the next
         _pass(session, part)
+    _measuring_pass(session)
     peak = memory.bytes()
     if peak is not None and before is not None and not device.startswith("cuda"):
-        peak += int(_HEAP * max(0, peak - before))
+        peak += int((_HEAP_FAST if session.is_fast else _HEAP) * max(0, peak - before))
     set_random_states(states, device)
     return Forecast(
         **facts,
@@ -130,6 +134,14 @@ def _pass(session: TrainingSession, indices: np.ndarray) -> None:
     )
     loss.item()  # a GPU is at work until then
     session.optimizer.zero_grad(set_to_none=True)
+
+
+def _measuring_pass(session: TrainingSession) -> None:
+    """Forward of the widest batches that a measurement on validation takes."""
+    tokens = session.validation.tokens
+    batches = budget_batches(tokens.lengths, tokens_per_batch=INFERENCE_TOKENS)
+    widest = sorted(batches, key=lambda rows: len(rows) * int(tokens.lengths[rows].max()))[-_MEASURED:]
+    session.predictor.forward(tokens.take(np.concatenate(widest)))
 
 
 def _seconds_per_token(session: TrainingSession, batches: list[np.ndarray]) -> float:

@@ -93,9 +93,11 @@ class TrainingSession:
         seed: Order of the rows and dropout come from it.
         base_dropout: Whether the dropout of the base model is on.
         hooks: What a method does beside the loss of the rows.
+        stop: Asked between steps and between the batches of a measurement; where it says so, `run` ends there.
+
+    Attributes:
         start_logits: What the classifier gives for the validation rows before the first step, (N, C), where that is
             known: the first measurement takes it in place of a pass.
-        stop: Asked between steps and between the batches of a measurement; where it says so, `run` ends there.
     """
 
     def __init__(
@@ -109,7 +111,6 @@ class TrainingSession:
         seed: int,
         base_dropout: bool,
         hooks: Hooks | None = None,
-        start_logits: np.ndarray | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.predictor = predictor
@@ -122,7 +123,7 @@ class TrainingSession:
         self.seed = seed
         self.base_dropout = base_dropout
         self.hooks = hooks or Hooks()
-        self.start_logits = start_logits
+        self.start_logits: np.ndarray | None = None
         self.stop = stop
         if settings.gradient_checkpointing is True and not self.recompute():
             raise RecipeError(
@@ -153,7 +154,8 @@ class TrainingSession:
         """Train to the end, or until validation no longer gains, and put the best weights back.
 
         After every event is a safe place to take the state out, and to stop asking: a measurement that is due is made
-        first when training continues. Ends early, with the last weights in place, where `stop` says so.
+        first when training continues. Ends early, with the last weights in place, where `stop` says so. With `fast` the
+        measurements that steer are in bf16 as the steps are, and so is any pass of the classifier until this ends.
 
         Raises:
             TrainingError: Loss or gradient of a step, or the loss on validation, is not finite; or not even one text
@@ -212,7 +214,7 @@ class TrainingSession:
 
     @contextmanager
     def products(self) -> Iterator[None]:
-        """While open, passes that train take the products that precision and settings ask for."""
+        """While open, passes take the products that precision and settings ask for."""
         with ExitStack() as ways:
             if self.predictor.runtime.precision == "bf16":
                 ways.enter_context(rounded_once(self.classifier))

@@ -2,14 +2,16 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from textlift.evaluation.baselines import LinearHead, fit_probe, majority, tfidf
-from textlift.inference import ForwardResult
+from textlift.inference import ForwardResult, Predictor
 from textlift.memory import PeakMemory
+from textlift.models.kernels import frozen_in_bf16, has_bf16_products
 from textlift.progress import Progress
 from textlift.training.tuning import count_parameters
 from textlift.workflow.measuring import MEASURED, Measured, forward_split, measure
@@ -36,11 +38,13 @@ class FrozenPass:
         progress: Told of the pass.
         is_whole: Whether it goes over all rows, as the baselines and checks want it. Where only heads are started,
             a sample of train and the validation rows are enough.
+        is_fast: Whether its products are in bf16, where the processor has them: for heads of variants that train so.
     """
 
     job: Job
     progress: Progress
     is_whole: bool = True
+    is_fast: bool = False
 
     @cached_property
     def train_rows(self) -> np.ndarray:
@@ -53,23 +57,33 @@ class FrozenPass:
         """Whether the pass was made in this process."""
         return "result" in self.__dict__
 
+    @property
+    def rounds(self) -> bool:
+        """Whether its products are in bf16."""
+        return self.is_fast and self.job.runtime.precision == "fp32" and has_bf16_products(self.job.runtime)
+
+    def products(self, predictor: Predictor) -> AbstractContextManager[None]:
+        """While open, a predictor computes as this pass does."""
+        return frozen_in_bf16(predictor.classifier) if self.rounds else nullcontext()
+
     @cached_property
     def result(self) -> FrozenResult:
         """The pass itself."""
         predictor = self.job.fresh_predictor()
-        splits = {
-            split: forward_split(
-                predictor,
-                self.job,
-                split,
-                progress=self.progress,
-                title="base model",
-                features=True,
-                rows=self.train_rows if split == "train" and not self.is_whole else None,
-            )
-            for split in self.job.tokens
-            if self.is_whole or split != "test"
-        }
+        with self.products(predictor):
+            splits = {
+                split: forward_split(
+                    predictor,
+                    self.job,
+                    split,
+                    progress=self.progress,
+                    title="base model",
+                    features=True,
+                    rows=self.train_rows if split == "train" and not self.is_whole else None,
+                )
+                for split in self.job.tokens
+                if self.is_whole or split != "test"
+            }
         total = count_parameters(predictor.classifier).total
         return FrozenResult(splits, total, predictor.classifier.final_linear().bias is not None)
 

@@ -102,7 +102,7 @@ def run_recipe(
         job = _write_inputs(run, job)
         what, digest = "run" if before is None else "resume", recipe_digest(recipe.model_dump(mode="json"))
         open_rows(run, job.dataset, split="test", what=what, recipe=digest, command=command)
-        frozen = FrozenPass(job, progress, is_whole=bool({"untrained", "probe"} & set(recipe.baselines)))
+        frozen = _frozen_pass(job, progress)
         measured = list(_measure_baselines(run, job, frozen, progress=progress))
         job = _with_probe_findings(run, job, frozen, progress=progress)
         measured += _measure_variants(run, job, frozen, progress=progress, done=measured)
@@ -112,6 +112,14 @@ def run_recipe(
         write_report(run, results, {one.name: one.history for one in measured})
         run.finish("complete")
     return RunResult(path, results)
+
+
+def _frozen_pass(job: Job, progress: Progress) -> FrozenPass:
+    """Whole and exact where a baseline is measured on it; else only to start heads, as their variants train."""
+    is_whole = bool({"untrained", "probe"} & set(job.recipe.baselines))
+    trained = [variant for variant in job.recipe.settled_variants() if variant.merge_of is None]
+    is_fast = not is_whole and all(variant.training.fast for variant in trained)
+    return FrozenPass(job, progress, is_whole=is_whole, is_fast=is_fast)
 
 
 def _require_sources_elsewhere(recipe: Recipe, output: Path) -> None:

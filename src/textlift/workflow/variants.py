@@ -15,7 +15,7 @@ from textlift.export.card import model_card
 from textlift.export.proof import prove_saved
 from textlift.export.saving import save_adapter, save_model, settings_of
 from textlift.inference import Predictor
-from textlift.memory import PeakMemory
+from textlift.memory import PeakMemory, give_back_memory
 from textlift.methods.base import Method, MethodOptions, learning_rate_warning, peak_learning_rate
 from textlift.methods.registry import method_of, quantization_of
 from textlift.models.quantized import BaseBytes, base_bytes
@@ -35,7 +35,8 @@ from textlift.workflow.forecasting import PRICE, tell_forecast
 from textlift.workflow.measuring import MEASURED, Measured, forward_split, measure, proof_texts, tell_proof
 from textlift.workflow.preparation import Job
 
-_TRIED, _SAME = 32, 1e-3  # rows on which the start of a variant is compared with the probe, and how near is the same
+# Rows on which the start of a variant is compared with the probe, and how near is the same, in fp32 and in bf16.
+_TRIED, _SAME, _SAME_ROUNDED = 32, 1e-3, 5e-2
 _SAVED_SECONDS = 300.0  # at most so much of a long epoch is lost to a sudden end
 
 
@@ -93,15 +94,16 @@ def start_tuning(job: Job, variant: Variant, frozen: FrozenPass, *, progress: Pr
         seed=job.recipe.seed,
         base_dropout=variant.training.frozen_dropout or method.base_dropout,
         hooks=hooks_of(predictor.classifier, method, options),
-        start_logits=_known_start(predictor, job, frozen) if variant.training.head_start == "probe" else None,
         stop=interrupts.pending,
     )
+    if variant.training.head_start == "probe":
+        session.start_logits = _known_start(predictor, job, frozen)
     if variant.training.gradient_checkpointing is True:
         progress.say(f"  gradient checkpointing as asked: {PRICE}")
     if variant.training.fast:
         kept = "" if session.is_fast else "no faster on this processor: "
-        how = "in bf16 while training" if session.is_fast else "stay exact"
-        progress.say(f"  fast: {kept}products with frozen weights {how}; every measurement is exact")
+        how = "in bf16 until the best weights are found, then exact" if session.is_fast else "stay exact"
+        progress.say(f"  fast: {kept}products with frozen weights {how}")
     if job.runtime.device.startswith("cuda"):
         progress.say(f"  {_told_packing(session)}")
     return Tuning(session, method, options, counts, rate, quantization, held)
@@ -114,9 +116,11 @@ def _known_start(predictor: Predictor, job: Job, frozen: FrozenPass) -> np.ndarr
     """
     known = frozen.probe_logits("validation")
     rows = np.arange(min(_TRIED, len(known)))
-    found = predictor.forward(job.tokens["validation"].take(rows)).logits
+    with frozen.products(predictor):
+        found = predictor.forward(job.tokens["validation"].take(rows)).logits
     scale = max(1.0, float(np.abs(found).max()))
-    return known if float(np.abs(found - known[rows]).max()) <= _SAME * scale else None
+    same = _SAME_ROUNDED if frozen.rounds else _SAME
+    return known if float(np.abs(found - known[rows]).max()) <= same * scale else None
 
 
 def follow(tuning: Tuning, name: str, progress: Progress) -> Iterator[TrainingSession]:
@@ -191,6 +195,7 @@ def train_variant(
     tuning = start_tuning(job, variant, frozen, progress=progress)
     session, method, counts, predictor = tuning.session, tuning.method, tuning.counts, tuning.session.predictor
     _train(tuning, name, job=job, run=run, progress=progress)
+    give_back_memory()  # the passes that follow are of other sizes, and would not fit into the holes
     passes = {split: forward_split(predictor, job, split, progress=progress, title=name) for split in MEASURED}
     measured = measure(
         job,

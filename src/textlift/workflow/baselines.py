@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +11,7 @@ import numpy as np
 from textlift.evaluation.baselines import LinearHead, fit_probe, majority, tfidf
 from textlift.inference import ForwardResult, Predictor
 from textlift.memory import PeakMemory
+from textlift.models.encoder_layer import settled
 from textlift.models.kernels import frozen_in_bf16, has_bf16_products
 from textlift.progress import Progress
 from textlift.training.tuning import count_parameters
@@ -62,9 +63,12 @@ class FrozenPass:
         """Whether its products are in bf16."""
         return self.is_fast and self.job.runtime.precision == "fp32" and has_bf16_products(self.job.runtime)
 
-    def products(self, predictor: Predictor) -> AbstractContextManager[None]:
+    @contextmanager
+    def products(self, predictor: Predictor) -> Iterator[None]:
         """While open, a predictor computes as this pass does."""
-        return frozen_in_bf16(predictor.classifier) if self.rounds else nullcontext()
+        classifier = predictor.classifier
+        with frozen_in_bf16(classifier) if self.rounds else nullcontext(), settled(classifier.whole_layers):
+            yield
 
     @cached_property
     def result(self) -> FrozenResult:

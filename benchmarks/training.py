@@ -85,6 +85,16 @@ def matrix_peak(seconds: float = 1.0) -> float:
     return best
 
 
+def pairs(speeds: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Each side of ours over each of the peer's, round by round."""
+    return {
+        f"{ours} / {peer}": [own / other for own, other in zip(speeds[ours], speeds[peer], strict=True)]
+        for ours in speeds
+        for peer in speeds
+        if ours.startswith("textlift") and peer.startswith("Trainer")
+    }
+
+
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -128,12 +138,7 @@ def main() -> None:
         ]
         for at, (name, values) in enumerate(speeds.items())
     }
-    ratios = {
-        f"{ours} / {peer}": [own / other for own, other in zip(speeds[ours], speeds[peer], strict=True)]
-        for ours in sides
-        for peer in sides
-        if ours.startswith("textlift") and peer.startswith("Trainer")
-    }
+    ratios = pairs(speeds)
     print("\n| side | useful tokens/s, median (min to max) | share of peak, median (min to max) |\n|---|---:|---:|")
     for name, values in speeds.items():
         share = shares[name]

@@ -130,8 +130,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         progress = Progress(silent=not self.verbose)
         with _own_random_numbers():
             job = _prepare(recipe, _dataset(texts, labels, classes), progress)
-            frozen = FrozenPass(job, progress, is_whole=False, is_fast=variant.training.fast)
-            tuning = start_tuning(job, variant, frozen, progress=progress)
+            tuning = start_tuning(job, variant, FrozenPass(job, progress, is_whole=False), progress=progress)
             for _ in follow(tuning, variant.name, progress):
                 pass
         self.classes_ = classes

@@ -13,6 +13,7 @@ from textlift.progress import Progress
 from textlift.runtime import ONEDNN, Runtime
 from textlift.training import steps
 from textlift.workflow.baselines import FrozenPass, head_sample
+from textlift.workflow.main_job import frozen_pass
 from textlift.workflow.planning import Request, resolve
 from textlift.workflow.preparation import Job, prepare
 from textlift.workflow.variants import start_tuning
@@ -50,6 +51,18 @@ def test_heads_of_variants_that_train_fast_start_from_features_in_bf16(
     assert (first != second).any()
     (variant, *_) = job.recipe.settled_variants()
     assert start_tuning(job, variant, rounded, progress=quiet).session.start_logits is not None
+
+
+@pytest.mark.parametrize(
+    ("baselines", "fast", "is_whole", "is_fast"),
+    [(["tfidf"], True, False, True), (["tfidf", "probe"], True, True, False), (["tfidf"], False, False, False)],
+)
+def test_a_baseline_on_the_frozen_pass_keeps_it_whole_and_exact(
+    base_folder: BaseFolder, data_file: Path, baselines: list[str], fast: bool, is_whole: bool, is_fast: bool
+) -> None:
+    job = prepared(base_folder, data_file, method="lora", **{"baselines": baselines, "training.fast": fast})
+    frozen = frozen_pass(job, Progress(silent=True))
+    assert (frozen.is_whole, frozen.is_fast) == (is_whole, is_fast)
 
 
 def test_where_only_heads_are_started_the_test_rows_are_not_passed(base_folder: BaseFolder, data_file: Path) -> None:

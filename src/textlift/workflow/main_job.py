@@ -102,7 +102,7 @@ def run_recipe(
         job = _write_inputs(run, job)
         what, digest = "run" if before is None else "resume", recipe_digest(recipe.model_dump(mode="json"))
         open_rows(run, job.dataset, split="test", what=what, recipe=digest, command=command)
-        frozen = _frozen_pass(job, progress)
+        frozen = frozen_pass(job, progress)
         measured = list(_measure_baselines(run, job, frozen, progress=progress))
         job = _with_probe_findings(run, job, frozen, progress=progress)
         measured += _measure_variants(run, job, frozen, progress=progress, done=measured)
@@ -114,7 +114,7 @@ def run_recipe(
     return RunResult(path, results)
 
 
-def _frozen_pass(job: Job, progress: Progress) -> FrozenPass:
+def frozen_pass(job: Job, progress: Progress) -> FrozenPass:
     """Whole and exact where a baseline is measured on it; else only to start heads, as their variants train."""
     is_whole = bool({"untrained", "probe"} & set(job.recipe.baselines))
     trained = [variant for variant in job.recipe.settled_variants() if variant.merge_of is None]

@@ -1,4 +1,4 @@
-"""Products with frozen weights in bf16: near the exact ones, only until training ends, and gone afterwards."""
+"""Products with frozen weights in fewer bits: near the exact ones, only until training ends, and gone afterwards."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from conftest import BaseFolder
-from textlift.models.kernels import frozen_in_bf16, has_bf16_products, use_linear_kernel
+from textlift.models import eight_bits
+from textlift.models.kernels import frozen_rounded, has_bf16_products, use_linear_kernel
 from textlift.runtime import Runtime, onednn_product
 from textlift.training.checkpoint import restore_latest, save_checkpoint
 from textlift.training.loop import TrainStep
@@ -20,6 +21,16 @@ FAST = Runtime("cpu", "fp32", 1, (), "onednn")
 pytestmark = pytest.mark.skipif(
     onednn_product() is None or not has_bf16_products(FAST), reason="this processor has no bf16 products"
 )
+needs_eight_bits = pytest.mark.skipif(
+    not eight_bits.has_eight_bit_products(), reason="this processor has no products in eight bits"
+)
+
+
+@pytest.fixture(params=["bf16", pytest.param("eight bits", marks=needs_eight_bits)])
+def bits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In eight bits are all products of encoder layers, however small."""
+    if request.param == "eight bits":
+        monkeypatch.setattr(eight_bits, "_LEAST_WEIGHTS", 0)
 
 
 def trained(base_folder: BaseFolder, name: str, method: str, *, fast: bool) -> tuple[TrainingSession, list[float]]:
@@ -45,6 +56,7 @@ def test_losses_and_measurements_stay_near_the_exact_ones(base_folder: BaseFolde
     assert (measured == known) == (method == "full")
 
 
+@pytest.mark.usefixtures("bits")
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
 def test_scores_after_a_fast_training_are_exact(base_folder: BaseFolder, name: str) -> None:
     training, _ = trained(base_folder, name, "lora", fast=True)
@@ -67,7 +79,7 @@ def test_a_pass_is_rounded_while_they_are_there_with_gradients_or_without(base_f
     use_linear_kernel(predictor.classifier, FAST)
     before = logits_of(predictor)
     inputs = predictor._inputs(predictor.tokenize(TEXTS[:8]), np.arange(8))
-    with frozen_in_bf16(predictor.classifier):
+    with frozen_rounded(predictor.classifier):
         measured = predictor._batch_logits(inputs)  # first: that what it makes can be trained with
         trains = predictor.classifier(**inputs).detach().numpy()
     assert measured == pytest.approx(trains, abs=1e-6)
@@ -76,10 +88,12 @@ def test_a_pass_is_rounded_while_they_are_there_with_gradients_or_without(base_f
     assert (logits_of(predictor) == before).all()
 
 
+@pytest.mark.usefixtures("bits")
 def test_two_trainings_of_one_seed_are_the_same(base_folder: BaseFolder) -> None:
     assert trained(base_folder, "bert", "lora", fast=True)[1] == trained(base_folder, "bert", "lora", fast=True)[1]
 
 
+@pytest.mark.usefixtures("bits")
 @pytest.mark.parametrize("name", ["bert", "distilbert", "gpt2"])
 def test_a_continued_training_equals_an_unbroken_one(base_folder: BaseFolder, tmp_path: Path, name: str) -> None:
     def begin() -> TrainingSession:

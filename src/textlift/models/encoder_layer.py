@@ -153,7 +153,7 @@ class _Made:
     heads: int
     scale: float
     approximate: str  # of GELU
-    copies: RoundedLayer | None  # in bf16, where passes take them
+    copies: RoundedLayer | None  # in fewer bits, where passes take them
 
 
 _CLASSES: dict[str, type[nn.Module]] = {}

@@ -151,10 +151,11 @@ def has_bf16_products(runtime: Runtime) -> bool:
 
 
 @contextmanager
-def frozen_in_bf16(module: nn.Module) -> Iterator[None]:
-    """While open, products with the frozen weights of a module take bf16 copies of them.
+def frozen_rounded(module: nn.Module) -> Iterator[None]:
+    """While open, products with the frozen weights of a module take copies of them in bf16, large ones in eight bits.
 
-    A copy is made where a layer first multiplies with it. The weights must not change in between.
+    Eight bits are for encoder layers alone (see `eight_bits`). A copy is made where a layer first multiplies with it.
+    The weights must not change in between.
     """
     kinds = tuple(kind for kind in _swaps().values() if hasattr(kind, "parameters_of_product"))
     layers: list[Any] = [layer for layer in module.modules() if isinstance(layer, kinds)]
@@ -183,7 +184,7 @@ def _weight_of_pass(layer: Any) -> torch.Tensor:
 class FastLinear(nn.Linear):
     """torch's linear layer on oneDNN's product."""
 
-    rounds = False  # see `frozen_in_bf16`
+    rounds = False  # see `frozen_rounded`
     in_bf16: torch.Tensor | None = None
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - its parent's name
@@ -225,7 +226,7 @@ def _fast_conv1d(parent: Any) -> type[nn.Module]:
     class FastConv1D(parent):  # type: ignore[misc]
         """GPT-2's linear layer, whose weight lies transposed, on oneDNN's product."""
 
-        rounds = False  # see `frozen_in_bf16`
+        rounds = False  # see `frozen_rounded`
         in_bf16: torch.Tensor | None = None
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ What a step of a small model does beside its products is mostly calls of torch f
 function with a backward of its own makes few of them. Rows of the last layer that nothing reads are not computed:
 there the first token alone asks (see `last_layer`).
 
-All of it is fp32; `rounded_layer` has the products with frozen weights in bf16.
+All of it is fp32; `rounded_layer` has the products with frozen weights in fewer bits.
 
 Source:
     Devlin et al. (2019), BERT, section 3; Hu et al. (2021), LoRA, section 4.1; the derivatives are ours.

@@ -87,8 +87,8 @@ class TrainingSection(Section):
     )
     fast: bool = Field(
         False,
-        description="Train, and measure while training, on bf16 products with frozen weights where the processor has "
-        "them; scores that are told stay exact.",
+        description="Train, and measure while training, on products with frozen weights in bf16 and int8 "
+        "where the processor has them; scores that are told stay exact.",
     )
     compile: bool = Field(
         False, description="Compile the layers (torch.compile) for passes that train; meant for small models on a GPU."

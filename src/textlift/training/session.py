@@ -21,7 +21,7 @@ from textlift.evaluation.metrics import log_softmax
 from textlift.inference import ForwardResult, Predictor
 from textlift.models.compiled import compiled
 from textlift.models.encoder_layer import settled
-from textlift.models.kernels import frozen_in_bf16, has_bf16_products, use_linear_kernel
+from textlift.models.kernels import frozen_rounded, has_bf16_products, use_linear_kernel
 from textlift.models.packing import use_packing
 from textlift.models.rounded import rounded_once
 from textlift.recipe import TrainingSection
@@ -155,7 +155,7 @@ class TrainingSession:
 
         After every event is a safe place to take the state out, and to stop asking: a measurement that is due is made
         first when training continues. Ends early, with the last weights in place, where `stop` says so. With `fast` the
-        measurements that steer are in bf16 as the steps are, and so is any pass of the classifier until this ends.
+        measurements that steer are rounded as the steps are, and so is any pass of the classifier until this ends.
 
         Raises:
             TrainingError: Loss or gradient of a step, or the loss on validation, is not finite; or not even one text
@@ -219,7 +219,7 @@ class TrainingSession:
             if self.predictor.runtime.precision == "bf16":
                 ways.enter_context(rounded_once(self.classifier))
             elif self.is_fast:
-                ways.enter_context(frozen_in_bf16(self.classifier))
+                ways.enter_context(frozen_rounded(self.classifier))
             ways.enter_context(settled(self.classifier.whole_layers))
             if self.settings.compile:
                 ways.enter_context(compiled(self.classifier.layers()))

@@ -12,7 +12,7 @@ from textlift.evaluation.baselines import LinearHead, fit_probe, majority, tfidf
 from textlift.inference import ForwardResult, Predictor
 from textlift.memory import PeakMemory
 from textlift.models.encoder_layer import settled
-from textlift.models.kernels import frozen_in_bf16, has_bf16_products
+from textlift.models.kernels import frozen_rounded, has_bf16_products
 from textlift.progress import Progress
 from textlift.training.tuning import count_parameters
 from textlift.workflow.measuring import MEASURED, Measured, forward_split, measure
@@ -39,7 +39,7 @@ class FrozenPass:
         progress: Told of the pass.
         is_whole: Whether it goes over all rows, as the baselines and checks want it. Where only heads are started,
             a sample of train and the validation rows are enough.
-        is_fast: Whether its products are in bf16, where the processor has them: for heads of variants that train so.
+        is_fast: Whether its products are rounded, where the processor has such: for heads of variants that train so.
     """
 
     job: Job
@@ -60,14 +60,14 @@ class FrozenPass:
 
     @property
     def rounds(self) -> bool:
-        """Whether its products are in bf16."""
+        """Whether its products are rounded."""
         return self.is_fast and self.job.runtime.precision == "fp32" and has_bf16_products(self.job.runtime)
 
     @contextmanager
     def products(self, predictor: Predictor) -> Iterator[None]:
         """While open, a predictor computes as this pass does."""
         classifier = predictor.classifier
-        with frozen_in_bf16(classifier) if self.rounds else nullcontext(), settled(classifier.whole_layers):
+        with frozen_rounded(classifier) if self.rounds else nullcontext(), settled(classifier.whole_layers):
             yield
 
     @cached_property

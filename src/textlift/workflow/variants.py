@@ -35,7 +35,7 @@ from textlift.workflow.forecasting import PRICE, tell_forecast
 from textlift.workflow.measuring import MEASURED, Measured, forward_split, measure, proof_texts, tell_proof
 from textlift.workflow.preparation import Job
 
-# Rows on which the start of a variant is compared with the probe, and how near is the same, in fp32 and in bf16.
+# Rows on which the start of a variant is compared with the probe, and how near is the same, exact and rounded.
 _TRIED, _SAME, _SAME_ROUNDED = 32, 1e-3, 5e-2
 _SAVED_SECONDS = 300.0  # at most so much of a long epoch is lost to a sudden end
 
@@ -102,7 +102,7 @@ def start_tuning(job: Job, variant: Variant, frozen: FrozenPass, *, progress: Pr
         progress.say(f"  gradient checkpointing as asked: {PRICE}")
     if variant.training.fast:
         kept = "" if session.is_fast else "no faster on this processor: "
-        how = "in bf16 until the best weights are found, then exact" if session.is_fast else "stay exact"
+        how = "in bf16 and int8 until the best weights are found, then exact" if session.is_fast else "stay exact"
         progress.say(f"  fast: {kept}products with frozen weights {how}")
     if job.runtime.device.startswith("cuda"):
         progress.say(f"  {_told_packing(session)}")

@@ -76,12 +76,14 @@ class Setting:
         return sum(weight.numel() for weight in weights)
 
 
-def textlift_session(setting: Setting, seed: int, **settings: Any) -> TrainingSession:
-    """Ours, ready to run; validation is a single batch."""
+def textlift_session(
+    setting: Setting, seed: int, *, targets: Sequence[str] | str | None = None, **settings: Any
+) -> TrainingSession:
+    """Ours, ready to run; validation is a single batch. LoRA adapts the setting's layers unless told."""
     classifier = build_classifier(setting.base, setting.label_names, seed=seed)
     set_seed(seed)
     method = METHODS["lora"]
-    apply_method(classifier, method, method.options.model_validate({"target_modules": setting.targets}))
+    apply_method(classifier, method, method.options.model_validate({"target_modules": targets or setting.targets}))
     runtime = choose_runtime(device="cpu")
     predictor = Predictor(classifier, setting.base.tokenizer, setting.label_names, setting.max_length, runtime)
     few = Examples(first_rows(setting.tokens, BATCH), setting.labels[:BATCH])

@@ -45,8 +45,8 @@ def main() -> None:
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.02)
     exact = outcome(session, rounded=False)
-    for told, least in (("eight bits and bf16", eight_bits._LEAST_WEIGHTS), ("bf16", float("inf"))):
-        eight_bits._LEAST_WEIGHTS = least
+    for told, least in (("eight bits and bf16", eight_bits._LEAST), ("bf16", float("inf"))):
+        eight_bits._LEAST = least
         pairs = zip(outcome(session, rounded=True), exact, strict=True)
         logits, gradients = (float((found - wanted).norm() / wanted.norm()) for found, wanted in pairs)
         print(f"{told}: logits {logits:.1%}, gradients {gradients:.1%} off")

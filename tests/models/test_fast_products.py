@@ -30,7 +30,7 @@ needs_eight_bits = pytest.mark.skipif(
 def bits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """In eight bits are all products of encoder layers, however small."""
     if request.param == "eight bits":
-        monkeypatch.setattr(eight_bits, "_LEAST_WEIGHTS", 0)
+        monkeypatch.setattr(eight_bits, "_LEAST", 0)
 
 
 def trained(base_folder: BaseFolder, name: str, method: str, *, fast: bool) -> tuple[TrainingSession, list[float]]:
@@ -79,7 +79,7 @@ def test_a_pass_is_rounded_while_they_are_there_with_gradients_or_without(base_f
     use_linear_kernel(predictor.classifier, FAST)
     before = logits_of(predictor)
     inputs = predictor._inputs(predictor.tokenize(TEXTS[:8]), np.arange(8))
-    with frozen_rounded(predictor.classifier):
+    with frozen_rounded(predictor.classifier, rows=100):
         measured = predictor._batch_logits(inputs)  # first: that what it makes can be trained with
         trains = predictor.classifier(**inputs).detach().numpy()
     assert measured == pytest.approx(trains, abs=1e-6)

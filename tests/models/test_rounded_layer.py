@@ -26,7 +26,7 @@ Outcome = tuple[torch.Tensor, dict[str, torch.Tensor]]
 def rounded(model: Any, inputs: dict[str, torch.Tensor]) -> Outcome:
     use_linear_kernel(model, FAST)
     shared = use_whole_layers(model, FAST)
-    with frozen_rounded(model), settled(shared):
+    with frozen_rounded(model, rows=100), settled(shared):
         return outcome(model, inputs)
 
 
@@ -89,7 +89,7 @@ def test_gradients_are_right_where_the_first_token_alone_asks(base_folder: BaseF
             if weight.requires_grad:
                 torch.nn.init.normal_(weight, std=0.1)
         classifier.set_training(base_dropout=False)
-        with frozen_rounded(classifier) if rounds else settled(None), settled(classifier.whole_layers):
+        with frozen_rounded(classifier, rows=100) if rounds else settled(None), settled(classifier.whole_layers):
             torch.nn.functional.cross_entropy(classifier(ids, seen), torch.tensor([0, 1, 2, 0, 1])).backward()
         found[rounds] = {key: p.grad for key, p in classifier.named_parameters() if p.grad is not None}
     assert list(found[True]) == list(found[False])
@@ -101,7 +101,7 @@ def test_a_weight_that_moved_counts_in_the_next_pass() -> None:
     model, inputs = tiny("bert"), batch(9)
     use_linear_kernel(model, FAST)
     shared = use_whole_layers(model, FAST)
-    with frozen_rounded(model), settled(shared):
+    with frozen_rounded(model, rows=100), settled(shared):
         before = outcome(model, inputs)[0]
         for name, weight in model.named_parameters():
             if "lora_B" in name:

@@ -31,7 +31,7 @@ _PRODUCT: Any = getattr(torch.ops.onednn, "qlinear_pointwise", None)  # not in e
 _PACKED: Any = getattr(torch.ops.onednn, "qlinear_prepack", None)
 _BYTES: Any = getattr(torch.ops.quantized, "embedding_bag_byte_prepack", None)  # one pass; torch's own steps take four
 _BESIDE = 8  # bytes that it puts at the end of a row: s and m
-_LEAST_WEIGHTS = 300_000  # of a product; where there are fewer, rounding the rows takes what the product gains
+_LEAST = 500_000_000  # rows times weights; where there are fewer, rounding the rows takes what the product gains
 APART = 4  # columns
 _SAMPLE = 64  # rows, at least, that tell which columns are large
 MIDDLE = 128  # of the numbers of a byte
@@ -64,12 +64,12 @@ def joint_of(parts: Sequence[Part], factors: Sequence[float], *, zero: int = MID
     """The layers as one product: in eight bits where that wins, else in bf16.
 
     Args:
-        parts: In fp32; copies are made.
+        parts: In fp32, with the rows that they are likely to be multiplied with; copies are made.
         factors: Each output is multiplied with its own.
         zero: Which of 0 to 255 is likely to stand for 0 in the rows.
         apart: Large columns of the rows that stay in bf16.
     """
-    if sum(part.weight.numel() for part in parts) < _LEAST_WEIGHTS or not has_eight_bit_products():
+    if parts[0].rounds * sum(part.weight.numel() for part in parts) < _LEAST or not has_eight_bit_products():
         return Joint(parts, factors)
     return EightBitJoint(parts, factors, zero=zero, apart=apart)
 

@@ -151,17 +151,21 @@ def has_bf16_products(runtime: Runtime) -> bool:
 
 
 @contextmanager
-def frozen_rounded(module: nn.Module) -> Iterator[None]:
+def frozen_rounded(module: nn.Module, *, rows: int) -> Iterator[None]:
     """While open, products with the frozen weights of a module take copies of them in bf16, large ones in eight bits.
 
     Eight bits are for encoder layers alone (see `eight_bits`). A copy is made where a layer first multiplies with it.
     The weights must not change in between.
+
+    Args:
+        module: With frozen weights.
+        rows: Tokens that a pass is likely to have, at least 1.
     """
     kinds = tuple(kind for kind in _swaps().values() if hasattr(kind, "parameters_of_product"))
     layers: list[Any] = [layer for layer in module.modules() if isinstance(layer, kinds)]
     frozen = [layer for layer in layers if not layer.weight.requires_grad]
     for layer in frozen:
-        layer.rounds = True
+        layer.rounds = rows
     try:
         yield
     finally:
@@ -184,7 +188,7 @@ def _weight_of_pass(layer: Any) -> torch.Tensor:
 class FastLinear(nn.Linear):
     """torch's linear layer on oneDNN's product."""
 
-    rounds = False  # see `frozen_rounded`
+    rounds = 0  # see `frozen_rounded`
     in_bf16: torch.Tensor | None = None
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - its parent's name
@@ -226,7 +230,7 @@ def _fast_conv1d(parent: Any) -> type[nn.Module]:
     class FastConv1D(parent):  # type: ignore[misc]
         """GPT-2's linear layer, whose weight lies transposed, on oneDNN's product."""
 
-        rounds = False  # see `frozen_rounded`
+        rounds = 0  # see `frozen_rounded`
         in_bf16: torch.Tensor | None = None
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -47,7 +47,8 @@ class Part:
         low: A (r, D_in); None without LoRA.
         high: B (D_out, r).
         scale: alpha / r.
-        rounds: Whether passes are to multiply with a copy of the weight in bf16.
+        rounds: Where passes are to multiply with a copy of the weight in fewer bits, the rows that they are likely to
+            have; else 0.
     """
 
     weight: torch.Tensor
@@ -55,7 +56,7 @@ class Part:
     low: torch.Tensor | None = None
     high: torch.Tensor | None = None
     scale: float = 1.0
-    rounds: bool = False
+    rounds: int = 0
 
 
 @dataclass(frozen=True)

@@ -219,7 +219,9 @@ class TrainingSession:
             if self.predictor.runtime.precision == "bf16":
                 ways.enter_context(rounded_once(self.classifier))
             elif self.is_fast:
-                ways.enter_context(frozen_rounded(self.classifier))
+                of_a_step = math.ceil(self.batch_size * self.train.tokens.lengths.mean())
+                rows = min(of_a_step, self.settings.tokens_per_batch)
+                ways.enter_context(frozen_rounded(self.classifier, rows=rows))
             ways.enter_context(settled(self.classifier.whole_layers))
             if self.settings.compile:
                 ways.enter_context(compiled(self.classifier.layers()))

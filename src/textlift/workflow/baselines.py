@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from textlift.evaluation.baselines import LinearHead, fit_probe, majority, tfidf
-from textlift.inference import ForwardResult, Predictor
+from textlift.inference import INFERENCE_TOKENS, ForwardResult, Predictor
 from textlift.memory import PeakMemory
 from textlift.models.encoder_layer import settled
 from textlift.models.kernels import frozen_rounded, has_bf16_products
@@ -67,7 +67,8 @@ class FrozenPass:
     def products(self, predictor: Predictor) -> Iterator[None]:
         """While open, a predictor computes as this pass does."""
         classifier = predictor.classifier
-        with frozen_rounded(classifier) if self.rounds else nullcontext(), settled(classifier.whole_layers):
+        ways = frozen_rounded(classifier, rows=INFERENCE_TOKENS) if self.rounds else nullcontext()
+        with ways, settled(classifier.whole_layers):
             yield
 
     @cached_property

@@ -25,7 +25,7 @@ lint: $(STAMPS)/dev
 
 bench: $(STAMPS)/dev
 	@$(VENV)/bin/python benchmarks/training.py --rounds 3 --steps 14
-	@$(VENV)/bin/python benchmarks/training.py --rounds 3 --steps 14 --fast
+	@$(VENV)/bin/python benchmarks/training.py --rounds 2 --steps 14 --fast
 	@$(VENV)/bin/python benchmarks/inference.py --rounds 3
 	@$(VENV)/bin/python benchmarks/footprint.py --rounds 1 --steps 20
 

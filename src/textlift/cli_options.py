@@ -12,7 +12,7 @@ LabelColumn = Annotated[str | None, typer.Option("--label", help="Column of the 
 Delimiter = Annotated[str | None, typer.Option(help="Field delimiter of a CSV file.")]
 Encoding = Annotated[str | None, typer.Option(help="Encoding of CSV and JSON files; utf-8 when not given.")]
 Model = Annotated[str | None, typer.Option(help="Base model: Hub name, folder, or 'embedded' (all-MiniLM-L6-v2).")]
-Fast = Annotated[bool, typer.Option("--fast", help="Train on bf16 and int8 products where the processor has them.")]
+Fast = Annotated[bool, typer.Option("--fast", help="Train on bf16 or int8 products where the processor has them.")]
 Limit = Annotated[int | None, typer.Option(help="At most this many rows of each split, stratified and seeded.")]
 CheckModel = Annotated[
     str | None,

@@ -87,7 +87,7 @@ class TrainingSection(Section):
     )
     fast: bool = Field(
         False,
-        description="Train, and measure while training, on products with frozen weights in bf16 and int8 "
+        description="Train, and measure while training, on products with frozen weights in bf16 or int8 "
         "where the processor has them; scores that are told stay exact.",
     )
     compile: bool = Field(

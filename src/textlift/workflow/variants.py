@@ -102,7 +102,7 @@ def start_tuning(job: Job, variant: Variant, frozen: FrozenPass, *, progress: Pr
         progress.say(f"  gradient checkpointing as asked: {PRICE}")
     if variant.training.fast:
         kept = "" if session.is_fast else "no faster on this processor: "
-        how = "in bf16 and int8 until the best weights are found, then exact" if session.is_fast else "stay exact"
+        how = "in bf16 or int8 until the best weights are found, then exact" if session.is_fast else "stay exact"
         progress.say(f"  fast: {kept}products with frozen weights {how}")
     if job.runtime.device.startswith("cuda"):
         progress.say(f"  {_told_packing(session)}")

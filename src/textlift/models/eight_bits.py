@@ -36,7 +36,7 @@ APART = 4  # columns
 _SAMPLE = 64  # rows, at least, that tell which columns are large
 MIDDLE = 128  # of the numbers of a byte
 _GRADIENTS = 2.0**20  # what they are multiplied with before they are rounded
-_LONGEST = 0.005  # seconds for two million products; plain loops take five times as long
+_LONGEST = 0.005  # seconds of the trial; a kernel took 0.05 ms, plain loops 88
 
 
 @cache
@@ -173,7 +173,6 @@ class EightBitJoint(Joint):
             large = [rows.index_select(1, columns)]
             x.index_fill_(1, columns, 0.0)
         few = EightBitRows(x, self.zero)
-        self.thin[outputs, -2] = weight.sums
         ones = rows.new_ones(len(rows), 1)
         return weight, few, torch.cat((*large, rows[:, self.width :], few.centres.to(BF16), ones), 1)
 
@@ -193,4 +192,6 @@ class EightBitJoint(Joint):
             weight = torch.cat([part.weight.detach() * factor for part, factor in pairs])[outputs]
             with torch.inference_mode(False):  # a measurement may be the first to ask; passes that train take it, too
                 self.packed[key] = EightBitWeight(weight.t() if way_back else weight)
+            if not way_back:
+                self.thin[outputs, -2] = self.packed[key].sums
         return self.packed[key]

@@ -105,7 +105,7 @@ def _first(rows: torch.Tensor, form: Any) -> torch.Tensor:
 
 
 class _WayBack(WayBack):
-    """With products in bf16, of the copies of the layer."""
+    """With the products of the copies of the layer."""
 
     def __init__(self, plan: Plan, copies: RoundedLayer, ctx: Any) -> None:
         super().__init__(plan, ctx)

@@ -1,12 +1,12 @@
 """Training throughput: textlift against Hugging Face Trainer + PEFT at their defaults, side by side in one process.
 
     python benchmarks/training.py --data FILE.csv --text sentence --label label [--model NAME] [--rounds 5]
-        [--steps 60] [--max-length 128] [--fast] [--json OUT]
+        [--steps 60] [--max-length 128] [--batches 32,64,128] [--fast] [--json OUT]
 
 Same model (embedded all-MiniLM-L6-v2 unless told, with native pooling), same rows, same LoRA (PEFT's default targets,
 rank 8), batch 32, fp32, same threads. The peer pads dynamically (DataCollatorWithPadding), draws random batches
 and keeps the dropout of the frozen base: all of that is its default. Tuned, it has buckets of length
-(train_sampling_strategy="group_by_length"), no dropout in the base, and batches of 32, 64 or 128. With --fast it is
+(train_sampling_strategy="group_by_length"), no dropout in the base, and each of the batches. With --fast it is
 textlift's fast path beside the tuned peer: a process keeps as many compiled kernels as its first training asks for.
 The sides take turns. Counted are useful tokens (padding left out) per second between the first and the last step of a
 turn, and the share of the matrix-product peak: useful tokens x 4 x linear weights / the mean of the peaks measured
@@ -96,14 +96,14 @@ def pairs(speeds: dict[str, list[float]]) -> dict[str, list[float]]:
     }
 
 
-def sides_of(*, fast: bool) -> dict[str, Callable[[Setting, int], float]]:
+def sides_of(batches: list[int], *, fast: bool) -> dict[str, Callable[[Setting, int], float]]:
     """What takes turns: each gives useful tokens per second."""
     sides: dict[str, Callable[[Setting, int], float]] = {} if fast else {"Trainer + PEFT": trainer_round}
-    batches = {"": BATCH, ", batch 64": 2 * BATCH, ", batch 128": 4 * BATCH}
-    for told, batch in batches.items():
-        sides[f"Trainer + PEFT, tuned{told}"] = partial(trainer_round, tuned=True, batch=batch)
-    for told, batch in batches.items():
-        sides[f"textlift{' --fast' * fast}{told}"] = partial(textlift_round, fast=fast, batch_size=batch)
+    told = {batch: "" if batch == BATCH else f", batch {batch}" for batch in batches}
+    for batch in batches:
+        sides[f"Trainer + PEFT, tuned{told[batch]}"] = partial(trainer_round, tuned=True, batch=batch)
+    for batch in batches:
+        sides[f"textlift{' --fast' * fast}{told[batch]}"] = partial(textlift_round, fast=fast, batch_size=batch)
     return sides
 
 
@@ -112,13 +112,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     Setting.add_arguments(parser)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batches", default="32,64,128", help="of the tuned peer and of textlift")
     parser.add_argument("--fast", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
     runtime = choose_runtime(device="cpu", fast=options.fast)
     setting = Setting.read(options)
-    sides = sides_of(fast=options.fast)
+    sides = sides_of([int(batch) for batch in options.batches.split(",")], fast=options.fast)
     speeds: dict[str, list[float]] = {name: [] for name in sides}
     peaks: list[list[float]] = []
     for number in range(options.rounds):

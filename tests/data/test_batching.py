@@ -114,6 +114,13 @@ def test_parts_stay_within_the_budget_and_hold_everything_once(lengths: np.ndarr
     assert all(len(part) == 1 or padded([part], lengths) <= budget for part in parts)
 
 
+def test_parts_are_as_even_as_so_many_can_be() -> None:
+    lengths = np.repeat([20, 140], [4, 32])
+    parts = split_by_budget(np.arange(36), lengths, tokens_per_batch=4_096)
+    assert [len(part) for part in parts] == [18, 18]
+    assert [len(part) for part in split_by_budget(np.arange(36), lengths, tokens_per_batch=5_040)] == [36]
+
+
 @given(lengths=some_lengths, budget=st.integers(1, 400), max_rows=st.integers(1, 30))
 def test_inference_batches_stay_within_the_budget_longest_first(
     lengths: np.ndarray, budget: int, max_rows: int

@@ -65,18 +65,19 @@ def test_a_measurement_is_rehearsed_too_by_its_widest_batches(
     assert widths == [int(training.validation.tokens.lengths.max())]
 
 
-def test_a_fast_training_is_told_more_room_for_the_holes_that_its_kernels_leave(
-    base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("steps", "more"), [(6, 56_000), (60, 560_000), (600, 560_000)])
+def test_a_fast_training_is_told_more_room_for_the_holes_that_its_kernels_leave_in_many_steps(
+    base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch, steps: int, more: int
 ) -> None:
     monkeypatch.setattr("textlift.training.rehearsal.PeakMemory", lambda _: SimpleNamespace(bytes=lambda: 3_000_000))
     monkeypatch.setattr("textlift.training.rehearsal.resident_memory", lambda _: 1_000_000)
     told = []
     for fast in (False, True):
         training = tiny_session(base_folder)
-        training.is_fast = fast
+        training.is_fast, training.total_steps = fast, steps
         told.append(rehearse(training).peak_memory_bytes)
     assert None not in told
-    assert told[1] - told[0] == 560_000
+    assert told[1] - told[0] == more
 
 
 def test_what_cannot_fit_is_refused_with_the_budget_that_would(

@@ -1,4 +1,7 @@
-"""How many examples a step takes: what is asked, else 32; fuller where texts are short and 500 steps remain."""
+"""How many examples a step takes: what is asked, else 32; fuller where texts are short and 500 steps remain.
+
+And how many tokens one pass of it.
+"""
 
 import math
 
@@ -6,7 +9,7 @@ import numpy as np
 import pytest
 
 from textlift.recipe import TrainingSection
-from textlift.training.steps import batch_size_of, planned_steps, rate_factor
+from textlift.training.steps import batch_size_of, planned_steps, rate_factor, tokens_per_batch_of
 
 SHORT = 8  # tokens
 
@@ -75,3 +78,9 @@ def test_a_method_that_bears_no_higher_rate_keeps_its_own_where_steps_are_few() 
 
 def test_the_rate_is_multiplied_once_where_steps_are_both_few_and_fuller() -> None:
     assert rate_factor(4, steps=500, few_steps=1.5) == 2
+
+
+@pytest.mark.parametrize(("device", "usual"), [("cpu", 4_096), ("cuda:1", 8_192), ("mps", 8_192)])
+def test_a_pass_takes_fewer_tokens_on_a_cpu_unless_the_recipe_says(device: str, usual: int) -> None:
+    assert tokens_per_batch_of(TrainingSection(), device=device) == usual
+    assert tokens_per_batch_of(TrainingSection(tokens_per_batch=600), device=device) == 600

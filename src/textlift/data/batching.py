@@ -135,17 +135,31 @@ def _runs(batches: list[np.ndarray], lengths: np.ndarray) -> list[list[np.ndarra
 def split_by_budget(indices: np.ndarray, lengths: np.ndarray, *, tokens_per_batch: int) -> list[np.ndarray]:
     """The examples in parts whose padded size (examples times the longest) stays within the budget of one forward.
 
-    A single text longer than the budget is a part of its own.
+    As few parts as that takes, and as even as so many can be. A single text beyond the budget is a part of its own.
     """
     ordered = indices[np.argsort(lengths[indices], kind="stable")]
-    parts: list[np.ndarray] = []
+    widths: list[int] = lengths[ordered].tolist()
+    cuts = _cuts(widths, tokens_per_batch)
+    least, most = 1, tokens_per_batch
+    while cuts and least < most:
+        budget = (least + most) // 2
+        tried = _cuts(widths, budget)
+        if len(tried) > len(cuts):
+            least = budget + 1
+        else:
+            cuts, most = tried, budget
+    return np.split(ordered, cuts)
+
+
+def _cuts(widths: list[int], budget: int) -> list[int]:
+    """Where texts, shortest first, are cut so that each part is as large as the budget allows."""
+    cuts: list[int] = []
     start = 0
-    for end in range(1, len(ordered) + 1):
-        too_large = end < len(ordered) and (end + 1 - start) * int(lengths[ordered[end]]) > tokens_per_batch
-        if end == len(ordered) or too_large:
-            parts.append(ordered[start:end])
+    for end in range(1, len(widths)):
+        if (end + 1 - start) * widths[end] > budget:
+            cuts.append(end)
             start = end
-    return parts
+    return cuts
 
 
 def budget_batches(lengths: np.ndarray, *, tokens_per_batch: int, max_rows: int = 256) -> Iterator[np.ndarray]:

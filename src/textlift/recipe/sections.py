@@ -82,8 +82,10 @@ class TrainingSection(Section):
         description="Examples of one optimizer step, over all devices; when not given 32, with LoRA up to 128 where "
         "texts are short and many and the learning rate is not given either.",
     )
-    tokens_per_batch: Annotated[int, Field(ge=16)] = Field(
-        8192, description="Budget of padded tokens of one forward pass; larger batches are split."
+    tokens_per_batch: Annotated[int, Field(ge=16)] | None = Field(
+        None,
+        description="Budget of padded tokens of one forward pass; larger batches are split. When not given 4096 on a "
+        "CPU, 8192 on a GPU.",
     )
     fast: bool = Field(
         False,

@@ -22,8 +22,9 @@ from textlift.training.session import TrainingSession
 
 _TYPICAL = 3  # steps that are timed, after one that is not
 _MEASURED = 2  # batches of a measurement
-# An epoch leaves holes in the heap, so takes more than a few passes do; more holes where more kernels are compiled.
-_HEAP, _HEAP_FAST = 0.12, 0.4  # docs/performance.md has what was measured
+# An epoch leaves holes in the heap, so takes more than a few passes do; more holes where more kernels are compiled,
+# and fewer where few steps are to come.
+_HEAP, _HEAP_FAST, _HEAP_STEPS = 0.12, 0.4, 60  # docs/performance.md has what was measured
 _MIXED = (0.9, 0.25, 0.97, 0.6)  # of all passes, by size
 _MOMENTS, _BEST, _GRADIENT = 8, 4, 4  # bytes of a trained weight: AdamW's two moments, the best so far, the gradient
 
@@ -100,7 +101,8 @@ def _rehearse(session: TrainingSession) -> Forecast:
     _measuring_pass(session)
     peak = memory.bytes()
     if peak is not None and before is not None and not device.startswith("cuda"):
-        peak += int((_HEAP_FAST if session.is_fast else _HEAP) * max(0, peak - before))
+        holes = (_HEAP_FAST if session.is_fast else _HEAP) * min(1.0, session.total_steps / _HEAP_STEPS)
+        peak += int(holes * max(0, peak - before))
     set_random_states(states, device)
     return Forecast(
         **facts,

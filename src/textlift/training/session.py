@@ -28,7 +28,7 @@ from textlift.recipe import TrainingSection
 from textlift.training.loop import Batch, Group, Shrunk, TrainStep, train_steps
 from textlift.training.loss import row_loss
 from textlift.training.optim import make_optimizer, make_schedule
-from textlift.training.steps import USUAL_BATCH, batches_of_epoch, planned_steps
+from textlift.training.steps import USUAL_BATCH, batches_of_epoch, planned_steps, tokens_per_batch_of
 
 _NAMED = 8  # rows of a step that a message names
 
@@ -132,7 +132,8 @@ class TrainingSession:
             )
         self.row_loss = row_loss(settings, train.labels, len(predictor.label_names))
         self.is_fast = settings.fast and has_bf16_products(predictor.runtime)
-        self.progress = Progress(tokens_per_batch=settings.tokens_per_batch)
+        self.tokens_per_batch = tokens_per_batch_of(settings, device=predictor.runtime.device)
+        self.progress = Progress(tokens_per_batch=self.tokens_per_batch)
         self.batch_size = settings.batch_size or USUAL_BATCH
         self.steps_per_epoch = math.ceil(len(train.tokens) / self.batch_size)
         self.total_steps = planned_steps(settings, train.tokens.lengths, seed=seed)
@@ -220,7 +221,7 @@ class TrainingSession:
                 ways.enter_context(rounded_once(self.classifier))
             elif self.is_fast:
                 of_a_step = math.ceil(self.batch_size * self.train.tokens.lengths.mean())
-                rows = min(of_a_step, self.settings.tokens_per_batch)
+                rows = min(of_a_step, self.tokens_per_batch)
                 ways.enter_context(frozen_rounded(self.classifier, rows=rows))
             ways.enter_context(settled(self.classifier.whole_layers))
             if self.settings.compile:

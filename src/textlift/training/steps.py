@@ -8,6 +8,7 @@ from textlift.data.batching import epoch_batches
 from textlift.recipe import TrainingSection
 
 USUAL_BATCH = 32
+_CPU_TOKENS, _GPU_TOKENS = 4_096, 8_192  # of a pass: a CPU gains nothing from more (docs/performance.md)
 _FULL_TOKENS = 1_024  # of a step that need not be fuller: from there on twice the texts take almost twice the time
 _FEWEST_STEPS = 500  # that a fuller batch may leave
 _USUAL_STEPS = 1_000
@@ -33,6 +34,11 @@ def batch_size_of(settings: TrainingSection, lengths: np.ndarray, *, fullest: in
     while batch < fullest and batch * mean <= _FULL_TOKENS and texts / (2 * batch) >= _FEWEST_STEPS:
         batch *= 2
     return batch
+
+
+def tokens_per_batch_of(settings: TrainingSection, *, device: str) -> int:
+    """Padded tokens of one forward pass at most: as asked; else 4,096 on a CPU, 8,192 elsewhere."""
+    return settings.tokens_per_batch or (_CPU_TOKENS if device == "cpu" else _GPU_TOKENS)
 
 
 def rate_factor(fuller: float, *, steps: int, few_steps: float) -> float:

@@ -3,6 +3,7 @@
 Knows tokenizers and lengths. Does not know models or training.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -140,14 +141,9 @@ def split_by_budget(indices: np.ndarray, lengths: np.ndarray, *, tokens_per_batc
     ordered = indices[np.argsort(lengths[indices], kind="stable")]
     widths: list[int] = lengths[ordered].tolist()
     cuts = _cuts(widths, tokens_per_batch)
-    least, most = 1, tokens_per_batch
-    while cuts and least < most:
-        budget = (least + most) // 2
-        tried = _cuts(widths, budget)
-        if len(tried) > len(cuts):
-            least = budget + 1
-        else:
-            cuts, most = tried, budget
+    if cuts:
+        even = bisect_left(range(tokens_per_batch), -len(cuts), key=lambda budget: -len(_cuts(widths, budget)))
+        cuts = _cuts(widths, even)
     return np.split(ordered, cuts)
 
 

@@ -68,6 +68,11 @@ def test_what_is_asked_for_is_taken() -> None:
         assert torch.nn.functional.linear(torch.ones(1, 2), torch.ones(2, 2)).dtype == torch.bfloat16
 
 
+def test_the_first_cpu_is_the_cpu() -> None:
+    chosen = choose_runtime(device="cpu:0", linear_kernel="torch")
+    assert (chosen.device, chosen.reasons[0]) == ("cpu", "device cpu: as asked")
+
+
 @pytest.mark.parametrize(("fast", "more"), [(False, False), (True, True)])
 def test_a_fast_training_keeps_more_compiled_kernels(monkeypatch: pytest.MonkeyPatch, fast: bool, more: bool) -> None:
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):

@@ -121,7 +121,8 @@ def _choose_device(device: str) -> tuple[str, str]:
             f"runtime.device {device!r} must be on this machine; torch {torch.__version__} sees {present} of that kind."
             "\nPass --device cpu, or install a torch built for your GPU."
         )
-    return device, f"device {device}: as asked"
+    named = kind if kind != "cuda" else device  # of the other kinds there is one
+    return named, f"device {named}: as asked"
 
 
 def _choose_precision(precision: str, device: str) -> tuple[str, str]:

@@ -43,7 +43,7 @@ def _summary(level: str, count: int, small: int) -> str:
     if level == "doubtful":
         return f"Do not take these scores at face value. {stand} them."
     if level == "minor":
-        return f"{stand} these scores, each of little weight."
+        return f"{stand} these scores, {'' if count == 1 else 'each '}of little weight."
     if small:
         return "Nothing of weight stands against these scores; what was found touches at most 0.5 % of the test rows."
     return "The checks found nothing that stands against these scores."

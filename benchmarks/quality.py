@@ -1,7 +1,7 @@
 """Time to quality: seconds until validation is as good as Trainer + PEFT leave it, with the embedded model.
 
     python benchmarks/quality.py RECIPE --data FOLDER [--settings ours|published] [--epochs 2] [--rounds 1] [--limit N]
-        [--side brisk epochs=1 fast=true] ...
+        [--side brisk epochs=1 fast=true] ... [--sides-alone]
 
 First the peer trains to its end and is measured on the validation rows: with our settings (all linear layers, learning
 rate 1e-3, buckets of length, no dropout in the base), which is the yardstick, or as the job was published (PEFT's
@@ -9,7 +9,8 @@ default layers, 2e-5, random batches, dropout). Then textlift trains with its de
 running from the first look at the base model (features, probe and all measurements included), until a measurement on
 the same validation rows is as good; a side that measures in bf16 (fast=true) must then be as good in fp32, too, or
 trains on; that check is not counted. Reading and tokenizing are in neither time. With each --side it then trains once
-more with those training values in place of its defaults. A side that never gets there counts as an endless share.
+more with those training values in place of its defaults; with --sides-alone the turn with the defaults is left out. A
+side that never gets there counts as an endless share.
 """
 
 import argparse
@@ -100,10 +101,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--side", nargs="+", action="append", default=[], metavar=("NAME", "KEY=VALUE"))
+    parser.add_argument("--sides-alone", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     limit = {} if options.limit is None else {"data.limit": options.limit}
-    sides = {"textlift": TrainingSection()}
+    sides = {} if options.sides_alone else {"textlift": TrainingSection()}
     for name, *items in options.side:
         values = {key: yaml.safe_load(value) for key, _, value in (item.partition("=") for item in items)}
         sides[name] = TrainingSection.model_validate(values)

@@ -132,8 +132,18 @@ def test_what_differs_is_named_where_another_run_is_to_be_continued(tmp_path: Pa
         pytest.fail("another run was continued")
 
 
-def test_a_training_that_has_another_number_of_steps_now_is_not_continued(
-    base_folder: BaseFolder, data_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("default", "later", "named"),
+    [("batch_size_of", 4, "number of steps"), ("rate_factor", 1.9, "learning rate")],
+)
+def test_a_training_that_a_later_default_would_change_is_not_continued(
+    base_folder: BaseFolder,
+    data_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    default: str,
+    later: float,
+    named: str,
 ) -> None:
     def stop(*_: object, **__: object) -> None:
         raise UnavailableError("stopped after training")
@@ -143,8 +153,8 @@ def test_a_training_that_has_another_number_of_steps_now_is_not_continued(
         patched.setattr(variants, "measure", stop)
         with pytest.raises(UnavailableError, match="stopped after training"):
             run_recipe(recipe, output=tmp_path / "run", progress=Progress(silent=True))
-    monkeypatch.setattr(variants, "batch_size_of", lambda *_, **__: 4)  # as a later version may choose it
-    with pytest.raises(CheckpointError, match="not the same: number of steps"):
+    monkeypatch.setattr(variants, default, lambda *_, **__: later)  # as a later version may choose it
+    with pytest.raises(CheckpointError, match=f"not the same: .*{named}"):
         run_recipe(recipe, output=tmp_path / "run", progress=Progress(silent=True), resume=True)
 
 

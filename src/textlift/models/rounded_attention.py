@@ -3,7 +3,8 @@
 Scores, weights and the four products of the way back are batched products in bf16 over all heads of all texts; the
 softmax is fp32, and its rows are filled up to a vector's width. Queries come scaled. A single query stays fp32: there
 is little to win, and oneDNN compiles each product in bf16 anew for every length. Beyond 128 tokens the scores of all
-heads are more than the caches hold and more than a layer should keep, and torch's kernel takes over, in fp32.
+heads are more than the caches hold and more than a layer should keep: the heads take turns, as many at a time as the
+caches hold, and their weights are computed again going back.
 
     w = softmax(q k' + mask),  c = w v        q (B H, Q, E); k, v (B H, L, E), contiguous
     dv = w' dc,  dw = dc v',  ds = w (dw - rowsum(w dw)),  dq = ds k,  dk = ds' q
@@ -12,16 +13,19 @@ Source:
     Vaswani et al. (2017), Attention Is All You Need, section 3.2.1; the derivatives are ours.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from textlift.models.attention import FLASH, FLASH_BACK, Form, Mask
+from textlift.models.attention import Form, Mask
 
-LONGEST, MOST_SCORES = 128, 8_000_000  # tokens, B H Q L
+LONGEST, MOST_SCORES = 128, 8_000_000  # tokens, B H L L; all heads at once
+SCORES_OF_A_TURN = 800_000  # of all heads whose turn it is, one at least
 _VECTOR = 32  # bf16 numbers: a softmax over fewer takes torch's slow way, and is computed on filled rows of fp32
 _SOFTMAX_BACK: Any = torch.ops.aten._softmax_backward_data
 _BF16 = torch.bfloat16
+_Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def split_heads(rows: torch.Tensor, form: Form, parts: int) -> torch.Tensor:
@@ -50,13 +54,14 @@ def attend_rounded(
         form: Of the batch.
         mask: For as many queries.
     """
-    if not _is_short(form, query.shape[1]):
-        states = (_of_texts(one.float(), form) for one in (query, key, value))
-        out, sums = FLASH(*states, attn_mask=mask.added, scale=1.0)
-        return out.to(_BF16).reshape(query.shape), (out, sums)
     if query.shape[1] == 1:
         weights = _softmax(torch.bmm(query.float(), key.float().transpose(1, 2)), form, mask)
         return torch.bmm(weights[..., : form.tokens], value.float()).to(_BF16), (weights,)
+    if not _is_short(form):
+        attended = torch.empty_like(query)
+        for heads, weights in _turns((query, key), form, mask):
+            torch.bmm(weights, value[heads], out=attended[heads])
+        return attended, ()
     weights = _softmax(torch.bmm(query, key.transpose(1, 2)), form, mask)
     rounded = weights[..., : form.tokens].to(_BF16)
     return torch.bmm(rounded, value), (rounded, weights) if form.tokens < _VECTOR else (rounded,)
@@ -64,12 +69,12 @@ def attend_rounded(
 
 def attend_rounded_back(
     grad: torch.Tensor,
-    states: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    states: _Three,
     kept: tuple[torch.Tensor, ...],
     *,
     form: Form,
     mask: Mask,
-    into: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    into: _Three,
 ) -> None:
     """Put the gradients of query, key and value into three tensors of their shapes.
 
@@ -83,12 +88,6 @@ def attend_rounded_back(
     """
     query, key, value = states
     d_query, d_key, d_value = into
-    if not _is_short(form, query.shape[1]):
-        parts = (_of_texts(one.float(), form) for one in (grad, *states))
-        found = FLASH_BACK(*parts, *kept, 0.0, False, attn_mask=mask.added, scale=1.0)
-        for target, gradient in zip(into, found, strict=True):
-            target.copy_(gradient.reshape(target.shape))
-        return
     if query.shape[1] == 1:
         weights, exact = kept[0][..., : form.tokens], grad.float()
         d_value.copy_(weights.transpose(1, 2) * exact)
@@ -97,10 +96,39 @@ def attend_rounded_back(
         d_query.copy_(torch.bmm(d_scores, key.float()))
         d_key.copy_(d_scores.transpose(1, 2) * query)
         return
+    if not _is_short(form):
+        for heads, weights in _turns((query, key), form, mask):
+            here = query[heads], key[heads], value[heads]
+            _many_back(grad[heads], here, (weights,), into=(d_query[heads], d_key[heads], d_value[heads]))
+        return
+    _many_back(grad, states, kept, into=into)
+
+
+def _many_back(grad: torch.Tensor, states: _Three, kept: tuple[torch.Tensor, ...], *, into: _Three) -> None:
+    """The way back of many heads at once; see `attend_rounded_back`."""
+    (query, key, value), (d_query, d_key, d_value) = states, into
     torch.bmm(kept[0].transpose(1, 2), grad, out=d_value)
     d_scores = _softmax_back(torch.bmm(grad, value.transpose(1, 2)), *kept)
     torch.bmm(d_scores, key, out=d_query)
     torch.bmm(d_scores.transpose(1, 2), query, out=d_key)
+
+
+def _turns(states: tuple[torch.Tensor, torch.Tensor], form: Form, mask: Mask) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Some heads at a time, of whole texts or of one, with their weights (heads, Q, L) in bf16; of query and key."""
+    query, key = states
+    scores_of_head = query.shape[1] * form.tokens
+    texts = max(1, SCORES_OF_A_TURN // (form.heads * scores_of_head))
+    heads = form.heads if texts > 1 else min(form.heads, max(1, SCORES_OF_A_TURN // scores_of_head))
+    added = None if mask.added is None else mask.added.to(_BF16)
+    for text in range(0, form.texts, texts):
+        end = min(text + texts, form.texts) * form.heads
+        for first in range(text * form.heads, end, texts * heads):
+            taken = slice(first, min(first + texts * heads, end))
+            scores = torch.bmm(query[taken], key[taken].transpose(1, 2))
+            if added is not None:
+                here = added[text : text + texts]  # (texts, 1, 1 or Q, L)
+                scores.view(len(here), -1, *scores.shape[1:]).add_(here)
+            yield taken, torch.softmax(scores, -1)
 
 
 def _softmax(scores: torch.Tensor, form: Form, mask: Mask) -> torch.Tensor:
@@ -129,9 +157,9 @@ def _softmax_back(d_weights: torch.Tensor, rounded: torch.Tensor, weights: torch
     return found[..., : d_weights.shape[-1]].to(_BF16)
 
 
-def _is_short(form: Form, queries: int) -> bool:
-    """Whether the scores of a batch are computed at once."""
-    return form.tokens <= LONGEST and form.texts * form.heads * queries * form.tokens <= MOST_SCORES
+def _is_short(form: Form) -> bool:
+    """Whether the scores of a batch are computed at once, where all tokens ask."""
+    return form.tokens <= LONGEST and form.texts * form.heads * form.tokens**2 <= MOST_SCORES
 
 
 def _of_texts(states: torch.Tensor, form: Form) -> torch.Tensor:

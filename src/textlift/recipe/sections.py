@@ -13,6 +13,7 @@ SPLITS = ("train", "validation", "test")
 
 Count = Annotated[int, Field(ge=1)]
 Quantization = Literal["none", "8bit", "4bit"]
+SchedulerType = Literal["linear", "cosine", "constant_with_warmup"]
 Share = Annotated[float, Field(gt=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
 
@@ -76,6 +77,9 @@ class TrainingSection(Section):
         gt=0,
         le=1,
         description="Peak learning rate; the method's own if not given, at most twice that if steps are few or full.",
+    )
+    lr_scheduler_type: SchedulerType = Field(
+        "linear", description="How the learning rate falls, to nothing or not at all, once it has risen."
     )
     batch_size: Count | None = Field(
         None,

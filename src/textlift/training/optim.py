@@ -1,10 +1,20 @@
 """AdamW over the weights that train, and the learning rate of each step."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
+
+from textlift.recipe import SchedulerType
+
+# Share of the peak, by the share of the steps after the rise that are left.
+_FALLS: Mapping[SchedulerType, Callable[[float], float]] = {
+    "linear": lambda left: left,
+    "cosine": lambda left: (1 - math.cos(math.pi * left)) / 2,
+    "constant_with_warmup": lambda _: 1.0,
+}
 
 
 def make_optimizer(
@@ -43,23 +53,26 @@ def make_schedule(
     *,
     total_steps: int,
     warmup_ratio: float,
+    kind: SchedulerType = "linear",
     time_used: Callable[[], float] | None = None,
 ) -> LambdaLR:
-    """Linear warm-up over a share of all steps, then linear decay that ends at zero after the last.
+    """Linear warm-up over a share of all steps; from there the rate falls to zero after the last, or stays.
 
     Args:
         optimizer: Of the weights that train.
         total_steps: Planned.
         warmup_ratio: Share of the steps in which the rate rises.
+        kind: How it falls.
         time_used: Share of a limit of time that is used up; where it is ahead of the steps, the rate follows it.
     """
     warmup = round(total_steps * warmup_ratio)
+    fall = _FALLS[kind]
 
     def share(done: int) -> float:
         if time_used is not None:
             done = max(done, min(total_steps, round(time_used() * total_steps)))
         if done < warmup:
             return (done + 1) / (warmup + 1)
-        return max(0.0, (total_steps - done) / max(1, total_steps - warmup))
+        return fall(max(0.0, (total_steps - done) / max(1, total_steps - warmup)))
 
     return LambdaLR(optimizer, share)

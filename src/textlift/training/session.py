@@ -147,6 +147,7 @@ class TrainingSession:
             self.optimizer,
             total_steps=self.total_steps,
             warmup_ratio=settings.warmup_ratio,
+            kind=settings.lr_scheduler_type,
             time_used=None if settings.max_seconds is None else self._time_used,
         )
         self.best: dict[str, torch.Tensor] = {}

@@ -250,8 +250,9 @@ def ground_of(job: Job, logits: Mapping[str, np.ndarray]) -> Ground:
 def _train(tuning: Tuning, name: str, *, job: Job, run: RunDirectory, progress: Progress) -> None:
     checkpoints = run.variant(name) / "checkpoints"
     session, machine = tuning.session, environment(job.runtime)
-    # The steps follow from the recipe and the rows by defaults that a version may change.
-    fingerprint = {**job.fingerprint, "number of steps": str(session.total_steps)}
+    # Both follow from the recipe and the rows by defaults that a version may change.
+    steps = {"number of steps": str(session.total_steps), "learning rate": f"{tuning.learning_rate:g}"}
+    fingerprint = {**job.fingerprint, **steps}
     restored = restore_latest(session, checkpoints, job=fingerprint, environment=machine)
     for sentence in restored.told:
         progress.say(f"  {sentence}")

@@ -4,6 +4,7 @@ import gc
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,7 +14,7 @@ from textlift.data.batching import TokenizedTexts
 from textlift.errors import RecipeError
 from textlift.inference import ForwardResult, Predictor
 from textlift.progress import Progress
-from textlift.training.rehearsal import Forecast, rehearse
+from textlift.training.rehearsal import Forecast, rehearse, widest_pass
 from textlift.training.session import TrainingSession
 from textlift.workflow.forecasting import forecast_lines, require_fit, tell_forecast
 from tiny_models import session, wrapped
@@ -48,6 +49,13 @@ def test_steps_widest_pass_and_checkpoints_are_told(base_folder: BaseFolder) -> 
     assert forecast.widest[1] == max(len(part) * int(lengths[part].max()) for part in parts)
     assert forecast.checkpoint_bytes == 2 * 16 * trained
     assert forecast.seconds_per_epoch is not None
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_of_passes_as_wide_the_one_of_the_longest_texts_is_rehearsed(order: tuple[int, ...]) -> None:
+    lengths = np.array([8, 8, 8, 8, 16, 15, 20])
+    passes = (np.arange(4), np.array([4, 5]), np.array([6]))  # 32, 32 and 20 padded tokens
+    assert widest_pass([passes[place] for place in order], lengths).tolist() == [4, 5]
 
 
 def test_a_measurement_is_rehearsed_too_by_its_widest_batches(

@@ -24,7 +24,7 @@ _TYPICAL = 3  # steps that are timed, after one that is not
 _MEASURED = 2  # batches of a measurement
 # An epoch leaves holes in the heap, so takes more than a few passes do; more holes where more kernels are compiled,
 # and fewer where few steps are to come.
-_HEAP, _HEAP_FAST, _HEAP_STEPS = 0.12, 0.4, 60  # docs/performance.md has what was measured
+_HEAP, _HEAP_FAST, _HEAP_STEPS = 0.2, 0.4, 60  # docs/performance.md has what was measured
 _MIXED = (0.9, 0.25, 0.97, 0.6)  # of all passes, by size
 _MOMENTS, _BEST, _GRADIENT = 8, 4, 4  # bytes of a trained weight: AdamW's two moments, the best so far, the gradient
 
@@ -72,7 +72,7 @@ def _rehearse(session: TrainingSession) -> Forecast:
     lengths = session.train.tokens.lengths
     batches = session.batches_of_epoch(0)
     parts = [part for indices in batches for part in session.parts_of(indices)]
-    widest = max(parts, key=lambda part: len(part) * int(lengths[part].max()))
+    widest = widest_pass(parts, lengths)
     states, memory = random_states(device), PeakMemory(device)
     before = resident_memory(device)
     one, another = (_saved_bytes(session, _longest(widest, lengths, count)) for count in (1, min(2, len(widest))))
@@ -111,6 +111,12 @@ def _rehearse(session: TrainingSession) -> Forecast:
         fits=True,
         fitting_tokens=session.progress.tokens_per_batch,
     )
+
+
+def widest_pass(parts: list[np.ndarray], lengths: np.ndarray) -> np.ndarray:
+    """The rows of the pass of most padded tokens; where several have as many, of the longest texts."""
+    longest = [int(lengths[part].max()) for part in parts]
+    return max(zip(parts, longest, strict=True), key=lambda both: (len(both[0]) * both[1], both[1]))[0]
 
 
 def _spread(parts: list[np.ndarray], lengths: np.ndarray) -> list[np.ndarray]:

@@ -104,6 +104,8 @@ def main() -> None:
     parser.add_argument("--sides-alone", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.sides_alone and not options.side:
+        parser.error("--sides-alone must have a --side")
     limit = {} if options.limit is None else {"data.limit": options.limit}
     sides = {} if options.sides_alone else {"textlift": TrainingSection()}
     for name, *items in options.side:

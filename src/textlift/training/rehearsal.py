@@ -115,13 +115,17 @@ def _rehearse(session: TrainingSession) -> Forecast:
 
 def widest_pass(parts: list[np.ndarray], lengths: np.ndarray) -> np.ndarray:
     """The rows of the pass of most padded tokens; where several have as many, of the longest texts."""
-    longest = [int(lengths[part].max()) for part in parts]
-    return max(zip(parts, longest, strict=True), key=lambda both: (len(both[0]) * both[1], both[1]))[0]
+    return max(parts, key=lambda part: (_padded(part, lengths), int(lengths[part].max())))
+
+
+def _padded(part: np.ndarray, lengths: np.ndarray) -> int:
+    """Tokens of a pass, padding included."""
+    return len(part) * int(lengths[part].max())
 
 
 def _spread(parts: list[np.ndarray], lengths: np.ndarray) -> list[np.ndarray]:
     """A few passes of unlike sizes, as an epoch mixes them."""
-    ordered = sorted(parts, key=lambda part: len(part) * int(lengths[part].max()))
+    ordered = sorted(parts, key=lambda part: _padded(part, lengths))
     return [ordered[int(share * (len(ordered) - 1))] for share in _MIXED]
 
 

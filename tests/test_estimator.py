@@ -51,6 +51,18 @@ def fitted(base_folder: Any) -> TextClassifier:
     return TextClassifier(str(base_folder("embedder")), batch_size=8).fit(TEXTS, LABELS)
 
 
+def test_without_validation_rows_all_rows_train_and_steer(base_folder: Any) -> None:
+    model = TextClassifier(str(base_folder("embedder")), epochs=1, batch_size=6, validation_size=0)
+    model.fit(TEXTS, LABELS)
+    assert model.n_iter_ == 6
+    np.testing.assert_allclose(model.predict_proba(TEXTS[:3]), model.predict_proba(TEXTS[:3], raw=True))
+
+
+def test_the_weight_of_pairs_reaches_the_training(tiny: TextClassifier) -> None:
+    plain = tiny.fit(TEXTS, LABELS).history_[1]["train_loss"]
+    assert tiny.set_params(contrastive_weight=4.0).fit(TEXTS, LABELS).history_[1]["train_loss"] > plain
+
+
 def test_defaults_are_those_of_the_main_job() -> None:
     recipe, variant = TextClassifier()._settle()
     plain = Recipe()

@@ -54,8 +54,10 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         learning_rate: Peak learning rate; where None the method's own, at most twice that if steps are few or full.
         batch_size: Examples of one optimizer step; where None 32, with LoRA more if texts are short and many.
         max_length: Tokens of a text that the model sees; "auto" cuts at most 1 % of the rows, up to 512 tokens.
-        validation_size: Share of the rows that steers training, from 0 to 0.5. Where no class can spare a row, the
-            training rows steer.
+        validation_size: Share of the rows that steers training, from 0 to 0.5. Where it is 0, or no class can spare
+            a row, the training rows steer.
+        contrastive_weight: Of a loss over all pairs of texts of a step, for few texts: try 4, with batch_size=64,
+            epochs=20 and validation_size=0.
         head_start: "probe" starts the head from logistic regression on the frozen model, "fresh" from random values.
         calibrate: Fit the temperature of the probabilities on the rows that steer; it changes no label. Without such
             rows, probabilities are the plain softmax.
@@ -86,6 +88,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         batch_size: int | None = None,
         max_length: int | str = "auto",
         validation_size: float = 0.1,
+        contrastive_weight: float = 0.0,
         head_start: str = "probe",
         calibrate: bool = True,
         random_state: int | np.random.RandomState | None = 0,
@@ -102,6 +105,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         self.batch_size = batch_size
         self.max_length = max_length
         self.validation_size = validation_size
+        self.contrastive_weight = contrastive_weight
         self.head_start = head_start
         self.calibrate = calibrate
         self.random_state = random_state
@@ -129,7 +133,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         classes, labels = self._classes_and_ids(texts, y)
         progress = Progress(silent=not self.verbose)
         with _own_random_numbers():
-            job = _prepare(recipe, _dataset(texts, labels, classes), progress)
+            dataset = _dataset(texts, labels, classes)
+            job = _prepare(recipe, dataset, progress, has_validation=self.validation_size != 0)
             tuning = start_tuning(job, variant, FrozenPass(job, progress, is_whole=False), progress=progress)
             for _ in follow(tuning, variant.name, progress):
                 pass
@@ -191,11 +196,11 @@ class TextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # s
         from textlift.methods.registry import method_of
         from textlift.recipe import parse_recipe
 
-        names = ("epochs", "learning_rate", "batch_size", "head_start")
+        names = ("epochs", "learning_rate", "batch_size", "contrastive_weight", "head_start")
         recipe = parse_recipe(
             {
                 "name": "TextClassifier",
-                "data": {"validation_size": _plain(self.validation_size)},
+                "data": {} if self.validation_size == 0 else {"validation_size": _plain(self.validation_size)},
                 "model": {"name": str(self.model), "max_length": _plain(self.max_length)},
                 "method": {"name": self.method, **self._method_options()},
                 "training": {name: _plain(getattr(self, name)) for name in names},
@@ -352,7 +357,7 @@ def _dataset(texts: list[str], labels: np.ndarray, classes: np.ndarray) -> "Data
     return Dataset("X", {"train": rows}, names, names, "X", "y", (), {})
 
 
-def _prepare(recipe: "Recipe", dataset: "Dataset", progress: "Progress") -> "Job":
+def _prepare(recipe: "Recipe", dataset: "Dataset", progress: "Progress", *, has_validation: bool) -> "Job":
     """The examples split and tokenized, with the base model found."""
     from textlift.data import cut_validation
     from textlift.runtime import choose_runtime
@@ -366,9 +371,11 @@ def _prepare(recipe: "Recipe", dataset: "Dataset", progress: "Progress") -> "Job
         linear_kernel=settings.linear_kernel,
         fast=recipe.trains_fast,
     )
-    dataset = cut_validation(dataset, recipe.data, seed=recipe.seed)
-    if not len(dataset.splits["validation"]):
-        logger.warning("No class can spare a row for validation; the training rows steer training.")
+    if has_validation:
+        dataset = cut_validation(dataset, recipe.data, seed=recipe.seed)
+        if not len(dataset.splits["validation"]):
+            logger.warning("No class can spare a row for validation; the training rows steer training.")
+    if not dataset.splits.get("validation"):
         dataset.splits["validation"] = dataset.splits["train"]
     job = build_job(recipe, dataset, (), runtime=runtime, progress=progress)
     for finding in job.findings:

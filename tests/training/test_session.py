@@ -61,6 +61,16 @@ def test_a_gain_starts_the_patience_anew(base_folder: BaseFolder, monkeypatch: p
     assert training.progress.best_step == 3
 
 
+def test_a_lower_log_loss_is_a_gain_though_accuracy_stands_still(
+    base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter([(0.5, 0.9), (0.8, 0.8), (0.5, 0.7), (0.5, 0.6), (0.5, 0.65), (0.8, 0.65), (0.5, 0.7), (0.5, 0.7)])
+    monkeypatch.setattr(session_module, "quick_scores", lambda labels, logits: next(left))
+    training = tiny_session(base_folder, epochs=3, batch_size=8, evaluations_per_epoch=3, patience=2)
+    assert measured_steps(training) == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert training.progress.best_step == 5
+
+
 def test_the_best_weights_are_put_back_at_the_end(base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     told_scores(monkeypatch, [0.1, 0.2, 0.9, 0.3])
     training = tiny_session(base_folder, batch_size=8, evaluations_per_epoch=3, patience=None)

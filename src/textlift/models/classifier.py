@@ -16,7 +16,7 @@ from torch import nn
 from textlift.errors import ModelError
 from textlift.models.encoder_layer import WholeLayers
 from textlift.models.families import Family, linear_layer_names, locate, located
-from textlift.models.last_layer import LastLayer
+from textlift.models.last_layer import LastLayer, last_tokens
 from textlift.models.packing import no_mask, packing_of
 
 if TYPE_CHECKING:
@@ -141,6 +141,23 @@ class Classifier(nn.Module):
             layer.gradient_checkpointing = True
             layer._gradient_checkpointing_func = self._recomputing
         return len(self._recomputed)
+
+    def with_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (B, C) and the pooled texts that the last linear layer sees, (B, D); gradients go through both."""
+        seen: list[torch.Tensor] = []
+        hook = self.final_linear().register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            logits = self(input_ids, attention_mask)
+        finally:
+            hook.remove()
+        features = seen[-1]
+        if features.dim() == 2:
+            return logits, features
+        # A decoder runs its head over every position and picks one afterwards; over one alone after virtual tokens.
+        assert self._last_layer is not None
+        last = last_tokens(input_ids.to(features.device), pad_token_id=self._last_layer.pad_token_id)
+        rows = torch.arange(len(features), device=features.device)
+        return logits, features[rows, last if features.shape[1] > 1 else torch.zeros_like(last)]
 
     @contextmanager
     def captured_features(self) -> Iterator[list[torch.Tensor]]:

@@ -26,7 +26,7 @@ class LastLayer:
         config: Any = model.config
         tail = _tail(model, family)
         self.is_cut = tail is not None
-        self._pad_token_id: int | None = config.get_text_config().pad_token_id
+        self.pad_token_id: int | None = config.get_text_config().pad_token_id
         self._first_token = not family.is_decoder
         if tail is None:
             return
@@ -50,7 +50,7 @@ class LastLayer:
         elif self._first_token:
             self.places = torch.zeros(len(input_ids), dtype=torch.long, device=input_ids.device)
         else:
-            self.places = last_tokens(input_ids, pad_token_id=self._pad_token_id)
+            self.places = last_tokens(input_ids, pad_token_id=self.pad_token_id)
 
     def _pick(self, _: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
         if self.places is None:

@@ -114,8 +114,17 @@ class TrainingSection(Section):
     logit_adjustment: float = Field(
         0.0, ge=0, le=10, description="Times the log share of each class, added to the logits in the loss; 1 balances."
     )
+    contrastive_weight: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="Weight of a loss over all pairs of texts of a step, beside that of the rows: one class is to be "
+        "alike, two are not. Where labelled texts are few: 4, with a batch_size of 64 and 20 epochs.",
+    )
     evaluations_per_epoch: Count = Field(4, description="Measurements on validation in an epoch.")
-    patience: Count | None = Field(6, description="Stop after this many measurements without gain; null: never.")
+    patience: Count | None = Field(
+        6, description="Stop after this many measurements in which neither accuracy nor log loss gains; null: never."
+    )
 
 
 class ThresholdSection(Section):

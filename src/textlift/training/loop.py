@@ -12,7 +12,9 @@ from textlift.errors import TrainingError
 from textlift.memory import is_out_of_memory
 from textlift.models.classifier import Classifier
 from textlift.runtime import Runtime
+from textlift.training.contrast import PairLoss
 from textlift.training.loss import PLAIN, RowLoss
+from textlift.training.random_state import random_states, set_random_states
 
 Batch = dict[str, torch.Tensor]
 
@@ -63,6 +65,7 @@ def train_steps(
     first: int = 1,
     max_grad_norm: float = 1.0,
     row_loss: RowLoss = PLAIN,
+    pair_loss: PairLoss | None = None,
     penalty: Callable[[], torch.Tensor] | None = None,
     after_step: Callable[[int], None] | None = None,
 ) -> Iterator[TrainStep | Shrunk]:
@@ -81,6 +84,7 @@ def train_steps(
         first: Number of the first step.
         max_grad_norm: Gradients are clipped to this norm.
         row_loss: Of the rows.
+        pair_loss: Of the pairs of rows of a step, where they count.
         penalty: A loss that a method adds to that of the rows.
         after_step: Called with the step's number after the weights moved, while their gradients are still there.
 
@@ -95,7 +99,12 @@ def train_steps(
             states = random_states(runtime.device)
             try:
                 total, useful, examples = gradients_of(
-                    classifier, group.batches(), runtime=runtime, penalty=penalty, row_loss=row_loss
+                    classifier,
+                    group.batches(),
+                    runtime=runtime,
+                    penalty=penalty,
+                    row_loss=row_loss,
+                    pair_loss=pair_loss,
                 )
                 break
             except (RuntimeError, MemoryError) as error:
@@ -108,7 +117,9 @@ def train_steps(
                         f"step {number}: one text must fit into memory; it does not, on {runtime.device}."
                         "\nPass --set model.max_length with fewer tokens, a smaller base model, or --method qlora."
                     ) from error
-            set_random_states(states, runtime.device)  # outside the handler, which holds the memory of the failed pass
+            if runtime.device.startswith("cuda"):
+                torch.cuda.empty_cache()  # outside the handler, which holds the memory of the failed pass
+            set_random_states(states, runtime.device)
             yield Shrunk(budget)
         loss, grad_norm = _values(total, nn.utils.clip_grad_norm_(trained, max_grad_norm))
         rate = float(schedule.get_last_lr()[0])
@@ -131,6 +142,7 @@ def gradients_of(
     runtime: Runtime,
     penalty: Callable[[], torch.Tensor] | None,
     row_loss: RowLoss = PLAIN,
+    pair_loss: PairLoss | None = None,
 ) -> tuple[torch.Tensor, int, int]:
     """The gradients of one step, summed over its micro-batches; its loss, useful tokens and examples.
 
@@ -139,14 +151,26 @@ def gradients_of(
     examples = sum(len(batch["labels"]) for batch in batches)
     divisor = row_loss.divisor([batch["labels"] for batch in batches])
     loss = torch.zeros((), device=runtime.device)
-    for batch in batches:
+    pulls: list[torch.Tensor] = []
+    if pair_loss is not None and len(batches) > 1:  # pairs reach over micro-batches
+        pulls, of_pairs = pair_loss.pulls(classifier, batches, runtime=runtime)
+        loss += of_pairs
+    for number, batch in enumerate(batches):
         with runtime.autocast():
-            logits = classifier(batch["input_ids"], batch["attention_mask"])  # (B, C)
+            if pair_loss is None:
+                logits = classifier(batch["input_ids"], batch["attention_mask"])  # (B, C)
+            else:
+                logits, features = classifier.with_features(batch["input_ids"], batch["attention_mask"])
         # Sum over examples, not mean of means: micro-batches may differ in size.
         labels = batch["labels"].to(runtime.device, non_blocking=runtime.device.startswith("cuda"))
         share = row_loss.summed(logits, labels) / divisor
-        share.backward()  # type: ignore[no-untyped-call]
         loss += share.detach()
+        if pulls:
+            share = share + (features.float() * pulls[number]).sum()
+        elif pair_loss is not None:
+            of_pairs = pair_loss.of(features, labels)
+            share, loss = share + of_pairs, loss + of_pairs.detach()
+        share.backward()  # type: ignore[no-untyped-call]
     if penalty is not None:
         extra = penalty()
         extra.backward()  # type: ignore[no-untyped-call]
@@ -171,16 +195,3 @@ def _not_finite(step: int, found: str, classifier: Classifier, *, runtime: Runti
         cause = f"a learning rate of {rate:.2g} is too high. Pass --set training.learning_rate with a tenth of it."
     told = f" Rows: {rows}." if rows else ""
     return f"step {step}: loss and gradient must be finite; {found}.{told}\nLikely cause: {cause}"
-
-
-def random_states(device: str) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The states of torch on the CPU and on the device: those that a step uses."""
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.startswith("cuda") else None
-
-
-def set_random_states(states: tuple[torch.Tensor, torch.Tensor | None], device: str) -> None:
-    """Put back what `random_states` gave."""
-    torch.set_rng_state(states[0])
-    if states[1] is not None:
-        torch.cuda.empty_cache()
-        torch.cuda.set_rng_state(states[1], device)

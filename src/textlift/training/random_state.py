@@ -33,3 +33,15 @@ def put_back(tensors: Mapping[str, torch.Tensor], plain: Mapping[str, Any], *, d
     random.setstate((version, tuple(numbers), gauss))
     kind, words, place, has_gauss, cached = plain["numpy"]
     np.random.set_state((kind, np.asarray(words, dtype=np.uint32), place, has_gauss, cached))
+
+
+def random_states(device: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The states of torch on the CPU and on the device: those that a step uses."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.startswith("cuda") else None
+
+
+def set_random_states(states: tuple[torch.Tensor, torch.Tensor | None], device: str) -> None:
+    """Put back what `random_states` gave."""
+    torch.set_rng_state(states[0])
+    if states[1] is not None:
+        torch.cuda.set_rng_state(states[1], device)

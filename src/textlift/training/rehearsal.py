@@ -17,7 +17,8 @@ import torch
 from textlift.data.batching import budget_batches
 from textlift.inference import INFERENCE_TOKENS
 from textlift.memory import PeakMemory, available_memory, resident_memory
-from textlift.training.loop import gradients_of, random_states, set_random_states
+from textlift.training.loop import gradients_of
+from textlift.training.random_state import random_states, set_random_states
 from textlift.training.session import TrainingSession
 
 _TYPICAL = 3  # steps that are timed, after one that is not
@@ -143,6 +144,7 @@ def _pass(session: TrainingSession, indices: np.ndarray) -> None:
         runtime=session.predictor.runtime,
         penalty=session.hooks.penalty,
         row_loss=session.row_loss,
+        pair_loss=session.pair_loss,
     )
     loss.item()  # a GPU is at work until then
     session.optimizer.zero_grad(set_to_none=True)

@@ -25,6 +25,7 @@ from textlift.models.kernels import frozen_rounded, has_bf16_products, use_linea
 from textlift.models.packing import use_packing
 from textlift.models.rounded import rounded_once
 from textlift.recipe import TrainingSection
+from textlift.training.contrast import HEAD_RATIO, PairLoss
 from textlift.training.loop import Batch, Group, Shrunk, TrainStep, train_steps
 from textlift.training.loss import row_loss
 from textlift.training.optim import make_optimizer, make_schedule
@@ -74,6 +75,7 @@ class Progress:
     best_step: int = -1
     best_accuracy: float = -1.0
     best_log_loss: float = math.inf
+    lowest_log_loss: float = math.inf
     without_gain: int = 0
     seconds: float = 0.0
     useful_tokens: int = 0
@@ -131,6 +133,7 @@ class TrainingSession:
                 "trained keys and values (prefix-tuning); these cannot.\nLeave it at auto, or take another method."
             )
         self.row_loss = row_loss(settings, train.labels, len(predictor.label_names))
+        self.pair_loss = PairLoss(settings.contrastive_weight) if settings.contrastive_weight else None
         self.is_fast = settings.fast and has_bf16_products(predictor.runtime)
         self.tokens_per_batch = tokens_per_batch_of(settings, device=predictor.runtime.device)
         self.progress = Progress(tokens_per_batch=self.tokens_per_batch)
@@ -141,7 +144,7 @@ class TrainingSession:
             self.classifier.named_parameters(),
             learning_rate=learning_rate,
             weight_decay=settings.weight_decay,
-            ratios=self.hooks.ratios,
+            ratios={**self.hooks.ratios, **self._ratios_of_head()},
         )
         self.schedule = make_schedule(
             self.optimizer,
@@ -174,6 +177,7 @@ class TrainingSession:
             first=self.progress.step + 1,
             max_grad_norm=self.settings.max_grad_norm,
             row_loss=self.row_loss,
+            pair_loss=self.pair_loss,
             penalty=self.hooks.penalty,
             after_step=self.hooks.after_step,
         )
@@ -189,6 +193,13 @@ class TrainingSession:
                     return
                 else:
                     yield self._step(steps)
+
+    def _ratios_of_head(self) -> dict[str, float]:
+        """Where pairs count, the last layer follows the texts faster than they move."""
+        if self.pair_loss is None:
+            return {}
+        of_head = {id(weight) for weight in self.classifier.final_linear().parameters()}
+        return {name: HEAD_RATIO for name, p in self.classifier.named_parameters() if id(p) in of_head}
 
     def _step(self, steps: Iterator[TrainStep | Shrunk]) -> TrainStep | Shrunk:
         began = time.perf_counter()
@@ -324,7 +335,9 @@ class TrainingSession:
         if is_best:
             progress.best_step, progress.best_accuracy, progress.best_log_loss = progress.step, accuracy, log_loss
             self.best = {name: weight.to("cpu", copy=True) for name, weight in self.trained_weights().items()}
-        progress.without_gain = 0 if is_best else progress.without_gain + 1
+        gains = is_best or log_loss < progress.lowest_log_loss  # on few rows accuracy stands still while a model learns
+        progress.lowest_log_loss = min(log_loss, progress.lowest_log_loss)
+        progress.without_gain = 0 if gains else progress.without_gain + 1
         measured = Measurement(progress.step, self._epoch(), accuracy, log_loss, is_best)
         progress.history.append(
             {

@@ -1,0 +1,139 @@
+"""The loss over all pairs of a step: its value, its gradients however the step is split, what it makes of texts."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cosine_similarity
+
+from conftest import BaseFolder
+from method_pairs import pairs
+from textlift.data.batching import collate
+from textlift.training.contrast import HEAD_RATIO, PairLoss
+from textlift.training.loop import TrainStep, gradients_of
+from textlift.training.random_state import random_states
+from textlift.training.session import TrainingSession
+from tiny_models import CPU, TEXTS, disturb, session, wrapped
+
+LOSS = PairLoss(2.0)
+
+
+def step_of(training: TrainingSession, *, budget: int) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and gradients of one step over all rows, split at a budget of tokens."""
+    training.progress.tokens_per_batch = budget
+    training.classifier.set_training(base_dropout=False)
+    batches = training.micro_batches(np.arange(24))
+    assert (len(batches) > 1) == (budget < 1000)
+    loss, *_ = gradients_of(
+        training.classifier, batches, runtime=CPU, penalty=None, row_loss=training.row_loss, pair_loss=LOSS
+    )
+    gradients = {
+        name: p.grad.clone()
+        for name, p in training.classifier.named_parameters()
+        if p.requires_grad and p.grad is not None
+    }
+    training.optimizer.zero_grad(set_to_none=True)
+    return float(loss), gradients
+
+
+def test_the_loss_is_the_mean_squared_error_of_the_cosines_each_kind_of_pair_a_half() -> None:
+    features, labels = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 0, 2, 0])
+    errors: dict[bool, list[float]] = {True: [], False: []}
+    for one in range(5):
+        for other in range(one):
+            alike = bool(labels[one] == labels[other])
+            cosine = float(cosine_similarity(features[one], features[other], dim=0))
+            errors[alike].append((cosine - alike) ** 2)
+    expected = 2.0 * (np.mean(errors[True]) + np.mean(errors[False])) / 2
+    assert float(LOSS.of(features, labels)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_texts_that_look_as_they_should_cost_nothing() -> None:
+    features = torch.tensor([[3.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
+    assert float(LOSS.of(features, torch.tensor([0, 0, 1]))) == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("labels", "expected"), [([0], 0.0), ([0, 0], 1.0), ([0, 1], 0.0)])
+def test_a_kind_of_pair_that_is_missing_costs_nothing(labels: list[int], expected: float) -> None:
+    assert float(LOSS.of(torch.eye(2)[: len(labels)], torch.tensor(labels))) == expected
+
+
+@pytest.mark.parametrize(("name", "method"), pairs(["lora", "prompt-tuning", "prefix-tuning", "full", "last-layers"]))
+def test_features_are_those_that_the_predictor_tells_and_logits_stay(
+    base_folder: BaseFolder, name: str, method: str
+) -> None:
+    predictor = disturb(wrapped(base_folder(name), method)[0])
+    tokens = predictor.tokenize(TEXTS[:5])
+    expected = predictor.forward(tokens, features=True)
+    batch = collate(tokens, np.arange(5), pad_token_id=int(predictor.tokenizer.pad_token_id or 0))
+    with torch.no_grad():
+        logits, features = predictor.classifier.with_features(batch["input_ids"], batch["attention_mask"])
+    np.testing.assert_allclose(logits.numpy(), expected.logits, atol=1e-4)
+    np.testing.assert_allclose(features.numpy(), expected.features, atol=1e-4)
+    assert not predictor.classifier.final_linear()._forward_pre_hooks
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "gpt2", "llama", "embedder"])
+def test_pairs_reach_over_micro_batches(base_folder: BaseFolder, name: str) -> None:
+    training = session(disturb(wrapped(base_folder(name), "lora")[0]))
+    whole, expected = step_of(training, budget=8192)
+    split, found = step_of(training, budget=60)
+    assert split == pytest.approx(whole, rel=1e-4)
+    assert found.keys() == expected.keys()
+    for weight, gradient in expected.items():
+        torch.testing.assert_close(found[weight], gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_the_pass_that_looks_at_all_pairs_first_draws_the_dropout_of_the_one_that_follows(
+    base_folder: BaseFolder,
+) -> None:
+    training = session(disturb(wrapped(base_folder("bert"), "lora", dropout=0.5)[0]))
+    training.progress.tokens_per_batch = 60
+    training.classifier.set_training(base_dropout=False)
+    batches = training.micro_batches(np.arange(24))
+    before = random_states("cpu")[0]
+    gradients, loss = LOSS.pulls(training.classifier, batches, runtime=CPU)
+    assert torch.equal(random_states("cpu")[0], before)
+    seen = [training.classifier.with_features(one["input_ids"], one["attention_mask"])[1] for one in batches]
+    features = torch.cat(seen).detach().requires_grad_(True)
+    again = LOSS.of(features, torch.cat([one["labels"] for one in batches]))
+    again.backward()
+    assert float(loss) == pytest.approx(float(again.detach()), rel=1e-6)
+    torch.testing.assert_close(torch.cat(gradients), features.grad)
+
+
+def test_without_a_weight_nothing_changes(base_folder: BaseFolder) -> None:
+    training = session(wrapped(base_folder("bert"), "lora")[0])
+    assert training.pair_loss is None
+    assert {group["lr"] / 5e-3 for group in training.optimizer.param_groups} == {
+        training.schedule.lr_lambdas[0](0)  # of the warm-up alone
+    }
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "embedder"])
+def test_the_last_layer_alone_learns_faster_where_pairs_count(base_folder: BaseFolder, name: str) -> None:
+    training = session(wrapped(base_folder(name), "lora")[0], contrastive_weight=4, warmup_ratio=0)
+    of_head = {id(p) for p in training.classifier.final_linear().parameters()}
+    rates = {
+        (id(p) in of_head, round(group["lr"] / 5e-3, 6))
+        for group in training.optimizer.param_groups
+        for p in group["params"]
+    }
+    assert rates == {(True, HEAD_RATIO), (False, 1.0)}
+
+
+def test_texts_of_one_class_grow_alike(base_folder: BaseFolder) -> None:
+    gaps = {}
+    for weight in (0.0, 4.0):
+        predictor, _ = wrapped(base_folder("embedder"), "lora")
+        training = session(predictor, epochs=6, batch_size=24, learning_rate=2e-2, contrastive_weight=weight)
+        steps = [event for event in training.run() if isinstance(event, TrainStep)]
+        assert len(steps) == 6
+        features = predictor.forward(training.train.tokens, features=True).features
+        assert features is not None
+        looks = features / np.linalg.norm(features, axis=1, keepdims=True)
+        alike = training.train.labels[:, None] == training.train.labels
+        cosines: Any = looks @ looks.T
+        gaps[weight] = cosines[alike].mean() - cosines[~alike].mean()
+    assert gaps[4.0] > 1.5 * gaps[0.0] > 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from textlift.data.batching import TokenizedTexts, budget_batches, collate, tokenize
+from textlift.data.batching import PRICE_OF_PASS, TokenizedTexts, budget_batches, collate, cut_where_padded, tokenize
 from textlift.errors import DataError
 from textlift.evaluation.decisions import Decision
 from textlift.memory import is_out_of_memory
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 INFERENCE_TOKENS = 4096
+_PRICE_OF_PASS = 2 * PRICE_OF_PASS  # forward alone a token costs a third, a pass more than a third
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ class Predictor:
         pooled: np.ndarray | None = None
         self.classifier.eval()
         began, done = time.perf_counter(), 0
-        for batch in budget_batches(tokens.lengths, tokens_per_batch=INFERENCE_TOKENS):
+        for batch in self._batches(tokens):
             logits[batch], kept = self._batch(tokens, batch, features=features)
             if kept is not None:
                 pooled = np.empty((len(tokens), kept.shape[1]), dtype=np.float32) if pooled is None else pooled
@@ -162,6 +163,14 @@ class Predictor:
             done += len(batch)
             yield done
         yield ForwardResult(logits, pooled, time.perf_counter() - began)
+
+    def _batches(self, tokens: TokenizedTexts) -> Iterator[np.ndarray]:
+        """The rows of each pass: of like length, and on a CPU none padded for more than a pass costs."""
+        for batch in budget_batches(tokens.lengths, tokens_per_batch=INFERENCE_TOKENS):
+            if self.runtime.device == "cpu":
+                yield from cut_where_padded(batch, tokens.lengths, price=_PRICE_OF_PASS)
+            else:
+                yield batch
 
     @property
     def _pad_token_id(self) -> int:

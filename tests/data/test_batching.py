@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from textlift.data.batching import (
     budget_batches,
     collate,
+    cut_where_padded,
     epoch_batches,
+    padded_tokens,
     split_by_budget,
     token_counts,
     tokenize,
@@ -155,3 +157,30 @@ def test_some_texts_are_taken_whole_and_in_the_order_asked_for() -> None:
     assert [taken[0].tolist(), taken[1].tolist()] == [tokens[2].tolist(), tokens[0].tolist()]
     assert taken.uncut_lengths.tolist() == tokens.uncut_lengths[[2, 0]].tolist()
     assert len(tokens.take(np.array([], dtype=np.int64))) == 0
+
+
+def test_a_pass_is_cut_where_padding_costs_more_than_a_pass() -> None:
+    lengths = np.asarray([40] * 4 + [5] * 20 + [12] * 20)
+    parts = cut_where_padded(np.arange(44), lengths, price=100)
+    assert [sorted(set(lengths[part].tolist())) for part in parts] == [[5], [12], [40]]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(44))
+    assert padded_tokens(parts, lengths) == lengths.sum()
+
+
+@pytest.mark.parametrize("price", [35 * 40, 10**6])
+def test_a_pass_stays_whole_where_no_cut_saves_more_than_its_price(price: int) -> None:
+    lengths = np.asarray([40] * 4 + [5] * 40)
+    (part,) = cut_where_padded(np.arange(44)[::-1], lengths, price=price)
+    assert part.tolist() == list(range(44))[::-1]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_cutting_saves_more_than_the_passes_cost(seed: int) -> None:
+    lengths = np.random.default_rng(seed).integers(1, 200, 60)
+    parts = cut_where_padded(np.arange(60), lengths, price=300)
+    assert len(parts) > 1
+    assert padded_tokens(parts, lengths) + 300 * (len(parts) - 1) < padded_tokens([np.arange(60)], lengths)
+
+
+def test_a_single_text_is_one_pass() -> None:
+    assert len(cut_where_padded(np.asarray([3]), np.asarray([9, 9, 9, 500]), price=1)) == 1

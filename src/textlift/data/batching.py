@@ -4,7 +4,7 @@ Knows tokenizers and lengths. Does not know models or training.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
+PRICE_OF_PASS = 128  # tokens that a pass forward and backward on a CPU takes beside its own; docs/performance.md
 _ENCODE_CHUNK = 4096
 _CHUNK_BATCHES = 200
 _RUN = 8  # batches; for each first one of a width the processor's library compiles its products anew
@@ -156,6 +157,31 @@ def _cuts(widths: list[int], budget: int) -> list[int]:
             cuts.append(end)
             start = end
     return cuts
+
+
+def cut_where_padded(part: np.ndarray, lengths: np.ndarray, *, price: int = PRICE_OF_PASS) -> list[np.ndarray]:
+    """The examples of one pass in as many as padding makes worth it.
+
+    Cut where that saves the most padding, and the parts again, as long as each cut saves more tokens than a pass costs.
+
+    Args:
+        part: Rows, (B,).
+        lengths: Tokens of every row, (N,).
+        price: Of a further pass, in tokens.
+    """
+    ordered = part[np.argsort(lengths[part], kind="stable")]
+    widths = lengths[ordered].astype(np.int64)
+    saved = np.arange(1, len(widths)) * (widths[-1] - widths[:-1])  # of a cut behind each row but the last
+    if not len(saved) or saved.max() <= price:
+        return [part]
+    cut = int(saved.argmax()) + 1
+    halves = (ordered[:cut], ordered[cut:])
+    return [one for half in halves for one in cut_where_padded(half, lengths, price=price)]
+
+
+def padded_tokens(parts: Iterable[np.ndarray], lengths: np.ndarray) -> int:
+    """Tokens of some passes, padding included."""
+    return sum(len(part) * int(lengths[part].max()) for part in parts)
 
 
 def budget_batches(lengths: np.ndarray, *, tokens_per_batch: int, max_rows: int = 256) -> Iterator[np.ndarray]:

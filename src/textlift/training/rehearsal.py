@@ -185,7 +185,7 @@ def _saved_bytes(session: TrainingSession, indices: np.ndarray) -> int:
 
     classifier.set_training(base_dropout=session.base_dropout)
     runtime = session.predictor.runtime
-    (batch,) = session.micro_batches(indices)
+    batch = session.one_batch(indices)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing), runtime.autocast():
         logits = classifier(batch["input_ids"], batch["attention_mask"])
     total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())

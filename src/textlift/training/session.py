@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from textlift.data.batching import TokenizedTexts, collate, split_by_budget
+from textlift.data.batching import TokenizedTexts, collate, cut_where_padded, padded_tokens, split_by_budget
 from textlift.errors import RecipeError, TrainingError
 from textlift.evaluation.metrics import log_softmax
 from textlift.inference import ForwardResult, Predictor
@@ -32,6 +32,7 @@ from textlift.training.optim import make_optimizer, make_schedule
 from textlift.training.steps import USUAL_BATCH, batches_of_epoch, planned_steps, tokens_per_batch_of
 
 _NAMED = 8  # rows of a step that a message names
+_LOOKED_FIRST = 4 / 3  # passes where pairs reach over several: forward twice, backward once
 
 
 @dataclass(frozen=True)
@@ -288,16 +289,27 @@ class TrainingSession:
 
     def micro_batches(self, indices: np.ndarray) -> list[Batch]:
         """The rows of a step as inputs of forward passes within the budget of tokens."""
+        return [self.one_batch(part) for part in self.parts_of(indices)]
+
+    def one_batch(self, rows: np.ndarray) -> Batch:
+        """Some rows as the inputs of one forward pass."""
         pad = int(self.predictor.tokenizer.pad_token_id or 0)
-        return [
-            {**collate(self.train.tokens, part, pad_token_id=pad), "labels": torch.from_numpy(self.train.labels[part])}
-            for part in self.parts_of(indices)
-        ]
+        inputs = collate(self.train.tokens, rows, pad_token_id=pad)
+        return {**inputs, "labels": torch.from_numpy(self.train.labels[rows])}
 
     def parts_of(self, indices: np.ndarray) -> list[np.ndarray]:
-        """The rows of a step, split so that each part stays within the budget of tokens."""
-        budget = self.progress.tokens_per_batch
-        return split_by_budget(indices, self.train.tokens.lengths, tokens_per_batch=budget)
+        """The rows of a step, split so that each part stays within the budget of tokens.
+
+        On a CPU they are also split where less padding is worth a pass more.
+        """
+        lengths = self.train.tokens.lengths
+        parts = split_by_budget(indices, lengths, tokens_per_batch=self.progress.tokens_per_batch)
+        if self.predictor.runtime.device != "cpu":
+            return parts
+        cut = [one for part in parts for one in cut_where_padded(part, lengths)]
+        looks_first = self.pair_loss is not None and len(parts) == 1 < len(cut)
+        dearer = _LOOKED_FIRST if looks_first else 1.0
+        return cut if dearer * padded_tokens(cut, lengths) < padded_tokens(parts, lengths) else parts
 
     def _shrink(self) -> int:
         """Half the budget of tokens; 0 where a step is split into single texts already."""

@@ -1,5 +1,6 @@
 """The loss over all pairs of a step: its value, its gradients however the step is split, what it makes of texts."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ from torch.nn.functional import cosine_similarity
 from conftest import BaseFolder
 from method_pairs import pairs
 from textlift.data.batching import collate
+from textlift.training.checkpoint import restore_latest, save_checkpoint
 from textlift.training.contrast import HEAD_RATIO, PairLoss
 from textlift.training.loop import TrainStep, gradients_of
 from textlift.training.random_state import random_states
-from textlift.training.session import TrainingSession
+from textlift.training.session import Measurement, TrainingSession
 from tiny_models import CPU, TEXTS, disturb, session, wrapped
 
 LOSS = PairLoss(2.0)
@@ -137,3 +139,23 @@ def test_texts_of_one_class_grow_alike(base_folder: BaseFolder) -> None:
         cosines: Any = looks @ looks.T
         gaps[weight] = cosines[alike].mean() - cosines[~alike].mean()
     assert gaps[4.0] > 1.5 * gaps[0.0] > 0
+
+
+def test_a_continued_training_with_pairs_equals_an_unbroken_one(base_folder: BaseFolder, tmp_path: Path) -> None:
+    def fresh_session() -> TrainingSession:
+        torch.manual_seed(3)
+        predictor, _ = wrapped(base_folder("bert"), "lora", dropout=0.3)
+        return session(predictor, contrastive_weight=4, tokens_per_batch=60, evaluations_per_epoch=3, patience=None)
+
+    unbroken, stopped, continued = fresh_session(), fresh_session(), fresh_session()
+    torch.manual_seed(11)
+    list(unbroken.run())
+    torch.manual_seed(11)
+    for event in stopped.run():
+        if isinstance(event, Measurement) and event.step == 2:
+            save_checkpoint(stopped, tmp_path, job={}, environment={})
+            break
+    assert restore_latest(continued, tmp_path, job={}, environment={}).step == 2
+    list(continued.run())
+    assert unbroken.progress.history == continued.progress.history
+    assert unbroken.progress.step == 3

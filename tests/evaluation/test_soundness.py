@@ -34,13 +34,13 @@ def test_what_touches_few_rows_is_said_to_be_of_no_weight() -> None:
 def test_small_things_are_minor() -> None:
     told = soundness([record("duplicate_text", share=0.013)])
     assert told["level"] == "minor"
-    assert told["summary"] == "One thing stands against these scores, of little weight."
+    assert told["summary"] == "The checks found one thing against these scores, of little weight."
     assert told["against"][0]["sentence"] == "1.3 % of the test rows repeat another."
 
 
 def test_small_things_are_minor_each_of_them() -> None:
     told = soundness([record("duplicate_text", share=0.013), record("leak_train_test", share=0.02, other_label=0)])
-    assert told["summary"] == "2 things stand against these scores, each of little weight."
+    assert told["summary"] == "The checks found 2 things against these scores, each of little weight."
 
 
 def test_the_gravest_comes_first_with_what_to_do() -> None:
@@ -52,7 +52,7 @@ def test_the_gravest_comes_first_with_what_to_do() -> None:
         ]
     )
     assert told["level"] == "doubtful"
-    assert told["summary"] == "Do not take these scores at face value. 3 things stand against them."
+    assert told["summary"] == "Do not take these scores at face value. The checks found 3 things against them."
     assert [one["code"] for one in told["against"]] == ["prior_shift", "leak_train_test", "duplicate_text"]
     assert told["next"] == ["advice of prior_shift", "advice of leak_train_test", "advice of duplicate_text"]
 

@@ -73,9 +73,9 @@ def test_terminal_table_of_one_variant_has_one_row() -> None:
 
 def test_what_stands_against_the_scores_follows_the_verdict() -> None:
     lines = text_table(make_results()).splitlines()
-    assert lines[1].startswith("One thing stands against these scores")
+    assert lines[1].startswith("The checks found one thing against these scores")
     assert lines[2].startswith("- 0.5 % of the test rows are also in train")
-    assert "**Data:** One thing stands against these scores" in markdown_table(make_results())
+    assert "**Data:** The checks found one thing against these scores" in markdown_table(make_results())
 
 
 def test_results_of_an_older_version_have_no_line_on_the_data() -> None:

@@ -39,11 +39,11 @@ def soundness(checks: Sequence[Record]) -> dict[str, Any]:
 
 
 def _summary(level: str, count: int, small: int) -> str:
-    stand = f"{'One thing stands' if count == 1 else f'{count} things stand'} against"
+    found = f"The checks found {'one thing' if count == 1 else f'{count} things'} against"
     if level == "doubtful":
-        return f"Do not take these scores at face value. {stand} them."
+        return f"Do not take these scores at face value. {found} them."
     if level == "minor":
-        return f"{stand} these scores, {'' if count == 1 else 'each '}of little weight."
+        return f"{found} these scores, {'' if count == 1 else 'each '}of little weight."
     if small:
         return "Nothing of weight stands against these scores; what was found touches at most 0.5 % of the test rows."
     return "The checks found nothing that stands against these scores."

@@ -19,7 +19,7 @@ from textlift.memory import is_out_of_memory
 from textlift.models.classifier import Classifier
 from textlift.models.encoder_layer import use_whole_layers
 from textlift.models.kernels import use_linear_kernel
-from textlift.models.last_layer import last_tokens
+from textlift.models.last_layer import pooled_rows
 from textlift.models.packing import use_packing
 from textlift.runtime import Runtime
 
@@ -205,7 +205,7 @@ class Predictor:
         inputs = self._inputs(tokens, batch)
         with self.classifier.captured_features() as captured:
             logits = self._batch_logits(inputs)
-        kept = _one_row_each(captured[-1], inputs["input_ids"], pad_token_id=self._pad_token_id)
+        kept = pooled_rows(captured[-1], inputs["input_ids"], pad_token_id=self._pad_token_id)
         features: np.ndarray = kept.float().cpu().numpy()
         return logits, features
 
@@ -222,11 +222,3 @@ def _strings(texts: Sequence[str]) -> list[str]:
         except UnicodeEncodeError as error:
             raise DataError(f"texts must be Unicode; item {index} holds half of a surrogate pair.") from error
     return list(texts)
-
-
-def _one_row_each(features: torch.Tensor, input_ids: torch.Tensor, *, pad_token_id: int) -> torch.Tensor:
-    """Pooled features (B, D): decoders run their head over every position (B, L, D) and pick one afterwards."""
-    if features.dim() == 2:
-        return features
-    last = last_tokens(input_ids.to(features.device), pad_token_id=pad_token_id)
-    return features[torch.arange(len(last), device=features.device), last]

@@ -4,7 +4,7 @@ Knows tokenizers and lengths. Does not know models or training.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -179,9 +179,9 @@ def cut_where_padded(part: np.ndarray, lengths: np.ndarray, *, price: int = PRIC
     return [one for half in halves for one in cut_where_padded(half, lengths, price=price)]
 
 
-def padded_tokens(parts: Iterable[np.ndarray], lengths: np.ndarray) -> int:
-    """Tokens of some passes, padding included."""
-    return sum(len(part) * int(lengths[part].max()) for part in parts)
+def padded_tokens(part: np.ndarray, lengths: np.ndarray) -> int:
+    """Tokens of a pass, padding included."""
+    return len(part) * int(lengths[part].max())
 
 
 def budget_batches(lengths: np.ndarray, *, tokens_per_batch: int, max_rows: int = 256) -> Iterator[np.ndarray]:

@@ -16,7 +16,7 @@ from torch import nn
 from textlift.errors import ModelError
 from textlift.models.encoder_layer import WholeLayers
 from textlift.models.families import Family, linear_layer_names, locate, located
-from textlift.models.last_layer import LastLayer, last_tokens
+from textlift.models.last_layer import LastLayer, pooled_rows
 from textlift.models.packing import no_mask, packing_of
 
 if TYPE_CHECKING:
@@ -150,14 +150,8 @@ class Classifier(nn.Module):
             logits = self(input_ids, attention_mask)
         finally:
             hook.remove()
-        features = seen[-1]
-        if features.dim() == 2:
-            return logits, features
-        # A decoder runs its head over every position and picks one afterwards; over one alone after virtual tokens.
-        assert self._last_layer is not None
-        last = last_tokens(input_ids.to(features.device), pad_token_id=self._last_layer.pad_token_id)
-        rows = torch.arange(len(features), device=features.device)
-        return logits, features[rows, last if features.shape[1] > 1 else torch.zeros_like(last)]
+        pad_token_id = self._last_layer.pad_token_id if self._last_layer is not None else None
+        return logits, pooled_rows(seen[-1], input_ids, pad_token_id=pad_token_id)
 
     @contextmanager
     def captured_features(self) -> Iterator[list[torch.Tensor]]:

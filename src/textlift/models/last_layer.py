@@ -79,6 +79,19 @@ def last_tokens(input_ids: torch.Tensor, *, pad_token_id: int | None) -> torch.T
     return (places * (input_ids != pad_token_id)).argmax(dim=1)
 
 
+def pooled_rows(features: torch.Tensor, input_ids: torch.Tensor, *, pad_token_id: int | None) -> torch.Tensor:
+    """What the head saw of each text, (B, D), of (B, D), (B, 1, D) or all positions (B, L, D), of which one is picked.
+
+    Decoders run their head over every position and pick one afterwards.
+    """
+    if features.dim() == 2:
+        return features
+    if features.shape[1] == 1:
+        return features[:, 0]
+    last = last_tokens(input_ids.to(features.device), pad_token_id=pad_token_id)
+    return features[torch.arange(len(last), device=features.device), last]
+
+
 def _tail(model: nn.Module, family: Family) -> nn.Module | None:
     """The part of the last layer that only the pooled position must go through; None where there is none."""
     config: Any = model.config

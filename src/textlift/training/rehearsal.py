@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from textlift.data.batching import budget_batches
+from textlift.data.batching import budget_batches, padded_tokens
 from textlift.inference import INFERENCE_TOKENS
 from textlift.memory import PeakMemory, available_memory, resident_memory
 from textlift.training.loop import gradients_of
@@ -116,17 +116,12 @@ def _rehearse(session: TrainingSession) -> Forecast:
 
 def widest_pass(parts: list[np.ndarray], lengths: np.ndarray) -> np.ndarray:
     """The rows of the pass of most padded tokens; where several have as many, of the longest texts."""
-    return max(parts, key=lambda part: (_padded(part, lengths), int(lengths[part].max())))
-
-
-def _padded(part: np.ndarray, lengths: np.ndarray) -> int:
-    """Tokens of a pass, padding included."""
-    return len(part) * int(lengths[part].max())
+    return max(parts, key=lambda part: (padded_tokens(part, lengths), int(lengths[part].max())))
 
 
 def _spread(parts: list[np.ndarray], lengths: np.ndarray) -> list[np.ndarray]:
     """A few passes of unlike sizes, as an epoch mixes them."""
-    ordered = sorted(parts, key=lambda part: _padded(part, lengths))
+    ordered = sorted(parts, key=lambda part: padded_tokens(part, lengths))
     return [ordered[int(share * (len(ordered) - 1))] for share in _MIXED]
 
 
@@ -154,7 +149,7 @@ def _measuring_pass(session: TrainingSession) -> None:
     """Forward of the widest batches that a measurement on validation takes."""
     tokens = session.validation.tokens
     batches = budget_batches(tokens.lengths, tokens_per_batch=INFERENCE_TOKENS)
-    widest = sorted(batches, key=lambda rows: len(rows) * int(tokens.lengths[rows].max()))[-_MEASURED:]
+    widest = sorted(batches, key=lambda rows: padded_tokens(rows, tokens.lengths))[-_MEASURED:]
     session.predictor.forward(tokens.take(np.concatenate(widest)))
 
 

@@ -309,7 +309,8 @@ class TrainingSession:
         cut = [one for part in parts for one in cut_where_padded(part, lengths)]
         looks_first = self.pair_loss is not None and len(parts) == 1 < len(cut)
         dearer = _LOOKED_FIRST if looks_first else 1.0
-        return cut if dearer * padded_tokens(cut, lengths) < padded_tokens(parts, lengths) else parts
+        whole, less = (sum(padded_tokens(one, lengths) for one in some) for some in (parts, cut))
+        return cut if dearer * less < whole else parts
 
     def _shrink(self) -> int:
         """Half the budget of tokens; 0 where a step is split into single texts already."""

@@ -35,7 +35,8 @@ HEAD = """# Recipes
 A recipe is one YAML file that describes one job; `textlift recipes NAME` prints a built-in one to edit, and
 `textlift run my-recipe.yaml --set training.epochs=3` changes single values. Unknown keys and values out of range are
 refused, all at once. A relative `data.source` is taken from the folder of the recipe. A variant takes the recipe's
-`method` and `training` and replaces what it names itself.
+`method` and `training` and replaces what it names itself: `--set variants.NAME.training.epochs=3` is for one of them,
+and a value that would reach none is refused.
 
 This page is made by `python scripts/recipe_reference.py`; a test holds that it is current.
 """

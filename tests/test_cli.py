@@ -120,6 +120,15 @@ def test_evaluate_refuses_a_label_that_the_variant_does_not_know(
     assert "garden" in ended.err
 
 
+@pytest.mark.parametrize("verb", ["predict", "evaluate"])
+def test_a_file_that_is_not_there_is_told_before_a_model_is_loaded(
+    finished: Path, command: Command, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setattr("textlift.workflow.verbs.load", lambda *_, **__: pytest.fail("a model was loaded"))
+    ended = command(verb, finished, "nowhere.csv")
+    assert (ended.code, ended.err) == (66, "error: nowhere.csv: must be a data file; there is none of this name.\n")
+
+
 def test_compare_puts_runs_in_one_table_and_one_report(finished: Path, command: Command, tmp_path: Path) -> None:
     ended = command("compare", finished, finished, "--output", tmp_path / "both")
     assert ended.code == 0
@@ -222,9 +231,9 @@ def test_a_printed_recipe_can_be_edited_and_read(name: str, command: Command, tm
     from textlift.workflow.planning import Request, resolve
 
     (tmp_path / "mine.yaml").write_text(command("recipes", name).out, encoding="utf-8")
-    recipe = resolve(Request(str(tmp_path / "mine.yaml"), overrides=["method.rank=16"]))
+    recipe = resolve(Request(str(tmp_path / "mine.yaml"), overrides=["training.max_grad_norm=0.5"]))
     assert recipe.variants == read_recipe(name).variants
-    assert recipe.method["rank"] == 16
+    assert recipe.training.max_grad_norm == 0.5
 
 
 @pytest.mark.parametrize("name", ["emotion", "financial-news-topic", "hate-speech", "imdb", "sst2"])

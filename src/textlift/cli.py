@@ -255,10 +255,14 @@ def predict(
     as_json: Json = False,  # noqa: ARG001 - JSON lines are the only form; the flag is known everywhere
 ) -> None:
     """Print one JSON line for each text: text, label (null where the decision gives none), probabilities."""
-    from textlift.workflow.verbs import load, predict_file
+    from textlift.data import read_texts
+    from textlift.runs import find_variant
 
-    predictor = load(saved, device=device or "auto")
-    for prediction in predict_file(predictor, source, text=text, delimiter=delimiter, raw=raw):
+    find_variant(saved)
+    texts = read_texts(source, text_column=text, delimiter=delimiter)  # before torch, which takes seconds
+    from textlift.workflow.verbs import load
+
+    for prediction in load(saved, device=device or "auto").predict(texts, raw=raw):
         typer.echo(json.dumps(prediction.to_dict()))
 
 

@@ -115,3 +115,44 @@ def test_changing_one_variant_keeps_the_others() -> None:
     recipe = planned("variants.weighted.training.class_weights=balanced")
     assert list(recipe.variants) == ["lora", "merged", "weighted"]
     assert recipe.settled_variants()[2].training.class_weights == "balanced"
+
+
+_OWN = (
+    "data: {source: rows.csv}\nmethod: {name: lora, rank: 4}\nvariants:\n"
+    "  published: {method: {rank: 8}, training: {epochs: 1}}\n  mine: {method: {rank: 2}, training: {epochs: 3}}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("training.epochs=20", r"training.epochs .* 20 reaches none: published has 1, mine has 3"),
+        ("method.rank=16", r"method.rank .* 16 reaches none: published has 8, mine has 2"),
+    ],
+)
+def test_a_typed_value_that_every_variant_has_its_own_for_is_refused(tmp_path: Path, override: str, told: str) -> None:
+    with pytest.raises(RecipeError, match=told) as refused:
+        planned(override, target=recipe_file(tmp_path, _OWN))
+    assert f"--set variants.mine.{override}." in str(refused.value)
+
+
+def test_a_flag_that_every_variant_has_its_own_word_on_is_refused(tmp_path: Path) -> None:
+    target = recipe_file(tmp_path, "data: {source: rows.csv}\nvariants: {slow: {training: {fast: false}}}\n")
+    with pytest.raises(RecipeError, match=r"training\.fast must reach a variant; true reaches none"):
+        planned(target=target, values={"training.fast": True})
+
+
+def test_a_typed_value_that_reaches_some_variants_leaves_the_others_theirs(tmp_path: Path) -> None:
+    target = recipe_file(tmp_path, f"{_OWN}  free: {{method: {{rank: 2}}}}\n")
+    recipe = planned("training.epochs=20", target=target)
+    assert [one.training.epochs for one in recipe.settled_variants()] == [1, 3, 20]
+
+
+def test_what_is_typed_for_a_variant_itself_reaches_it(tmp_path: Path) -> None:
+    recipe = planned("variants.mine.training.epochs=20", target=recipe_file(tmp_path, _OWN))
+    assert recipe.settled_variants()[1].training.epochs == 20
+
+
+@pytest.mark.parametrize("override", ["training={epochs: 3}", "method={name: lora, rank: 2}", "method.name=lora"])
+def test_a_section_that_is_typed_whole_is_not_asked_what_it_reaches(override: str) -> None:
+    assert planned(override).settled_variants()

@@ -1,5 +1,6 @@
 """From what a user typed to one resolved recipe. Loads nothing."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +74,7 @@ def resolve(request: Request) -> Recipe:
     recipe = parse_recipe(values, source=str(values.get("name", "recipe")))
     check_methods(recipe)
     _require_mergeable(recipe)
+    _require_reach(changed, recipe)
     return recipe
 
 
@@ -246,6 +248,25 @@ def _require_use(overrides: Sequence[str], variants: Mapping[str, Any]) -> None:
             raise RecipeError(
                 f"--set {override}: must be an option of one of the methods {', '.join(methods)}; none has it."
                 f"{nearest(option, known)}"
+            )
+
+
+def _require_reach(changed: Iterable[str], recipe: Recipe) -> None:
+    """Refuse a typed value that every variant has one of its own for: it would change nothing, without a word."""
+    trained = [one for one in recipe.settled_variants() if one.merge_of is None]
+    for typed in changed:
+        section, key, *_ = [*typed.split("."), ""]
+        if section == "training" and key:
+            value, own = getattr(recipe.training, key), [getattr(one.training, key) for one in trained]
+        elif section == "method" and key not in ("", "name"):
+            value, own = recipe.method[key], [one.options.get(key) for one in trained]
+        else:
+            continue
+        if value not in own:
+            found = ", ".join(f"{one.name} has {json.dumps(its)}" for one, its in zip(trained, own, strict=True))
+            raise RecipeError(
+                f"{section}.{key} must reach a variant; {json.dumps(value)} reaches none: {found}."
+                f"\nPass --set variants.{trained[-1].name}.{section}.{key}={json.dumps(value)}."
             )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from textlift.data import read_dataset, read_texts
+from textlift.data import read_dataset
 from textlift.data.dataset import Dataset
 from textlift.errors import CannotCreateError, DataError, ModelError, UsageError, nearest
 from textlift.evaluation.decisions import Decision, answers, evaluate_decided
@@ -17,7 +17,7 @@ from textlift.export.card import model_card
 from textlift.export.loading import load_variant, merge
 from textlift.export.proof import prove_saved
 from textlift.export.saving import SavedSettings, read_settings, save_model, settings_of
-from textlift.inference import Prediction, Predictor
+from textlift.inference import Predictor
 from textlift.methods.registry import METHODS
 from textlift.models.loading import open_base
 from textlift.progress import Progress
@@ -54,13 +54,6 @@ def load(path: str | Path, *, device: str = "auto", base: str | None = None) -> 
     return merge(predictor) if is_merged else predictor
 
 
-def predict_file(
-    predictor: Predictor, source: str, *, text: str | None, delimiter: str | None, raw: bool = False
-) -> list[Prediction]:
-    """Predictions for the texts of a file, or of standard input for "-"; raw goes without the stored decision."""
-    return predictor.predict(read_texts(source, text_column=text, delimiter=delimiter), raw=raw)
-
-
 def evaluate_file(
     path: str, section: DataSection, *, device: str = "auto", raw: bool = False, command: str = ""
 ) -> dict[str, Any]:
@@ -80,15 +73,14 @@ def evaluate_file(
     Raises:
         DataError: The rows cannot be used, or hold labels that the variant does not know.
     """
-    predictor = load(path, device=device)
     run, name, folder = find_variant(path)
-    settings = read_settings(folder)
     dataset = read_dataset(section)
+    rows = _all_rows(dataset)
+    labels = _known_labels(rows, read_settings(folder))
+    predictor = load(path, device=device)  # takes seconds: what is wrong with the rows is told before
     if run is not None:
         _enter(run, str(name), dataset, command=command)
-    rows = _all_rows(dataset)
     texts = [text for _, text, _ in rows]
-    labels = _known_labels(rows, settings)
     decision = Decision() if raw else predictor.decision
     decided = decision.apply(predictor.forward(predictor.tokenize(texts)).logits)
     return {

@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -259,10 +260,12 @@ def predict(
     from textlift.runs import find_variant
 
     find_variant(saved)
-    texts = read_texts(source, text_column=text, delimiter=delimiter)  # before torch, which takes seconds
+    read = partial(read_texts, source, text_column=text, delimiter=delimiter)
+    texts = None if source == "-" else read()  # a file before torch, which takes seconds; nobody types for a bad model
     from textlift.workflow.verbs import load
 
-    for prediction in load(saved, device=device or "auto").predict(texts, raw=raw):
+    predictor = load(saved, device=device or "auto")
+    for prediction in predictor.predict(read() if texts is None else texts, raw=raw):
         typer.echo(json.dumps(prediction.to_dict()))
 
 

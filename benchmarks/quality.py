@@ -24,10 +24,11 @@ from typing import Any
 import yaml
 from sides import Setting, train_peer
 
+from textlift.evaluation.metrics import quick_scores
 from textlift.progress import Progress
 from textlift.recipe import TrainingSection, Variant
 from textlift.runtime import environment
-from textlift.training.session import Measurement, TrainingSession, quick_scores
+from textlift.training.session import Measurement, TrainingSession
 from textlift.workflow.baselines import FrozenPass
 from textlift.workflow.planning import Request, resolve
 from textlift.workflow.preparation import Job, prepare

@@ -11,6 +11,8 @@ from torch.nn.functional import cosine_similarity
 from conftest import BaseFolder
 from method_pairs import pairs
 from textlift.data.batching import collate
+from textlift.evaluation.baselines import fit_linear_head
+from textlift.training import session as session_module
 from textlift.training.checkpoint import restore_latest, save_checkpoint
 from textlift.training.contrast import HEAD_RATIO, PairLoss
 from textlift.training.loop import TrainStep, gradients_of
@@ -159,3 +161,66 @@ def test_a_continued_training_with_pairs_equals_an_unbroken_one(base_folder: Bas
     list(continued.run())
     assert unbroken.progress.history == continued.progress.history
     assert unbroken.progress.step == 3
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "embedder"])
+def test_the_head_is_fitted_anew_on_the_texts_that_pairs_moved(base_folder: BaseFolder, name: str) -> None:
+    predictor, _ = wrapped(base_folder(name), "lora")
+    training = session(predictor, contrastive_weight=4, patience=None)
+    *_, last = training.run()
+    assert isinstance(last, Measurement)
+    assert last.is_refit
+    assert last.is_best
+    features = predictor.forward(training.train.tokens, features=True).features
+    assert features is not None
+    linear = predictor.classifier.final_linear()
+    expected = fit_linear_head(
+        features, training.train.labels, len(predictor.label_names), bias=linear.bias is not None
+    )
+    np.testing.assert_allclose(linear.weight.detach().numpy(), expected.weight, atol=1e-3)
+
+
+def test_a_fitted_head_that_answers_fewer_validation_rows_right_is_not_kept(
+    base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter([(0.5, 0.9), (0.8, 0.5), (0.7, 0.3)])
+    monkeypatch.setattr(session_module, "quick_scores", lambda labels, logits: next(left))
+    training = session(wrapped(base_folder("bert"), "lora")[0], contrastive_weight=4, evaluations_per_epoch=1)
+    events = training.run()
+    last_step = next(event for event in events if isinstance(event, Measurement) and event.step == 3)
+    weights = {name: weight.clone() for name, weight in training.trained_weights().items()}
+    refit = next(events)
+    assert (last_step.is_best, isinstance(refit, Measurement) and refit.is_best) == (True, False)
+    assert next(events, None) is None
+    assert all(torch.equal(weight, weights[name]) for name, weight in training.trained_weights().items())
+    assert (training.progress.best_accuracy, training.progress.best_log_loss) == (0.8, 0.5)
+
+
+def test_of_two_heads_that_answer_as_many_right_the_fitted_one_is_kept(
+    base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter([(0.5, 0.9), (0.8, 0.3), (0.8, 0.5)])
+    monkeypatch.setattr(session_module, "quick_scores", lambda labels, logits: next(left))
+    training = session(wrapped(base_folder("bert"), "lora")[0], contrastive_weight=4, evaluations_per_epoch=1)
+    *_, last = training.run()
+    assert isinstance(last, Measurement)
+    assert (last.is_refit, last.is_best) == (True, True)
+    assert training.progress.best_log_loss == 0.5
+
+
+def test_without_pairs_the_head_stays_as_trained(base_folder: BaseFolder) -> None:
+    training = session(wrapped(base_folder("bert"), "lora")[0])
+    assert not any(isinstance(event, Measurement) and event.is_refit for event in training.run())
+
+
+def test_a_training_that_is_restored_at_its_end_fits_no_head_again(base_folder: BaseFolder, tmp_path: Path) -> None:
+    ended = session(wrapped(base_folder("bert"), "lora")[0], contrastive_weight=4, patience=None)
+    for event in ended.run():
+        if isinstance(event, Measurement) and event.is_refit:
+            save_checkpoint(ended, tmp_path, job={}, environment={})
+    restored = session(wrapped(base_folder("bert"), "lora")[0], contrastive_weight=4, patience=None)
+    restore_latest(restored, tmp_path, job={}, environment={})
+    assert list(restored.run()) == []
+    assert restored.progress.history == ended.progress.history
+    left = ended.trained_weights()
+    assert all(torch.equal(weight, left[name]) for name, weight in restored.trained_weights().items())

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from conftest import BaseFolder
+from textlift.evaluation.metrics import quick_scores
 from textlift.training import session as session_module
 from textlift.training.loop import TrainStep
-from textlift.training.session import Measurement, TrainingSession, quick_scores
+from textlift.training.session import Measurement, TrainingSession
 from textlift.training.steps import affordable_evaluations
 from tiny_models import session, wrapped
 

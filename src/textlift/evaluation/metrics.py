@@ -134,6 +134,12 @@ def resample_counts(counts: np.ndarray, n_resamples: int, *, seed: int, width: i
         yield rng.multinomial(n_examples, counts / n_examples, size=size)
 
 
+def quick_scores(labels: np.ndarray, logits: np.ndarray) -> tuple[float, float]:
+    """Accuracy and mean log loss (natural logarithm) of logits (N, C) against label ids (N,)."""
+    losses = -log_softmax(logits)[np.arange(len(labels)), labels]
+    return float((logits.argmax(axis=1) == labels).mean()), float(losses.mean())
+
+
 def _check(labels: np.ndarray, logits: np.ndarray) -> None:
     """Refuse what no score can be made of."""
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not logits.size:

@@ -1,4 +1,4 @@
-"""The loss over all pairs of texts of one step: what few labelled texts teach beside each row's own label.
+"""What few labelled texts teach beside each row's own label: a loss over all pairs of a step, and a head at the end.
 
 Knows pooled texts and label ids. N texts are N (N - 1) / 2 pairs, all of one pass.
 """
@@ -6,9 +6,13 @@ Knows pooled texts and label ids. N texts are N (N - 1) / 2 pairs, all of one pa
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.nn import functional
 
+from textlift.data.batching import TokenizedTexts
+from textlift.evaluation.baselines import fit_linear_head
+from textlift.inference import Predictor
 from textlift.models.classifier import Classifier
 from textlift.runtime import Runtime
 from textlift.training.random_state import random_states, set_random_states
@@ -60,3 +64,22 @@ class PairLoss:
             loss = self.of(features, torch.cat([one["labels"] for one in batches]).to(features.device))
         (gradient,) = torch.autograd.grad(loss, features)
         return list(torch.split(gradient, [len(one) for one in seen])), loss.detach()
+
+
+def refit_head(predictor: Predictor, tokens: TokenizedTexts, labels: np.ndarray, *, seed: int) -> None:
+    """Give a classifier the head that logistic regression finds on texts as pairs have moved them.
+
+    Args:
+        predictor: The last linear layer of its classifier is changed.
+        tokens: Texts that train, N.
+        labels: Their label ids, (N,).
+        seed: Of the logistic regression.
+
+    Source:
+        Tunstall et al. (2022), Efficient Few-Shot Learning Without Prompts, section 3.1: the second step.
+    """
+    features = predictor.forward(tokens, features=True).features
+    assert features is not None
+    bias = predictor.classifier.final_linear().bias is not None
+    head = fit_linear_head(features, labels, len(predictor.label_names), bias=bias, seed=seed)
+    predictor.classifier.set_head(head.weight, head.bias)

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 
 from textlift.data.batching import TokenizedTexts, collate, cut_where_padded, padded_tokens, split_by_budget
 from textlift.errors import RecipeError, TrainingError
-from textlift.evaluation.metrics import log_softmax
+from textlift.evaluation.metrics import quick_scores
 from textlift.inference import ForwardResult, Predictor
 from textlift.models.compiled import compiled
 from textlift.models.encoder_layer import settled
@@ -25,7 +25,7 @@ from textlift.models.kernels import frozen_rounded, has_bf16_products, use_linea
 from textlift.models.packing import use_packing
 from textlift.models.rounded import rounded_once
 from textlift.recipe import TrainingSection
-from textlift.training.contrast import HEAD_RATIO, PairLoss
+from textlift.training.contrast import HEAD_RATIO, PairLoss, refit_head
 from textlift.training.loop import Batch, Group, Shrunk, TrainStep, train_steps
 from textlift.training.loss import row_loss
 from textlift.training.optim import make_optimizer, make_schedule
@@ -46,13 +46,14 @@ class Examples:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Scores on validation after a step."""
+    """Scores on validation after a step; `is_refit` where the head was found anew after the last one."""
 
     step: int
     epoch: float
     accuracy: float
     log_loss: float
     is_best: bool
+    is_refit: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Progress:
     best_log_loss: float = math.inf
     lowest_log_loss: float = math.inf
     without_gain: int = 0
+    is_refit: bool = False
     seconds: float = 0.0
     useful_tokens: int = 0
     tokens_per_batch: int = 0
@@ -189,11 +191,14 @@ class TrainingSession:
                     if measured is None:
                         return
                     yield measured
-                elif self._is_over():
-                    self.restore_best()
-                    return
-                else:
+                elif not self._is_over():
                     yield self._step(steps)
+                else:
+                    self.restore_best()
+                    refit = self._measure_refit()
+                    if refit is None:
+                        return
+                    yield refit
 
     def _ratios_of_head(self) -> dict[str, float]:
         """Where pairs count, the last layer follows the texts faster than they move."""
@@ -361,6 +366,22 @@ class TrainingSession:
         )
         return measured
 
+    def _measure_refit(self) -> Measurement | None:
+        """Where pairs count: the head that logistic regression finds, kept where as many validation rows are right.
+
+        None where there is none to find, or where it was stopped half way.
+        """
+        progress = self.progress
+        if self.pair_loss is None or progress.is_refit:
+            return None
+        refit_head(self.predictor, self.train.tokens, self.train.labels, seed=self.seed)
+        before, progress.best_log_loss = progress.best_log_loss, math.inf
+        measured = self._measure()
+        if measured is None or not measured.is_best:
+            progress.best_log_loss = before
+        progress.is_refit = measured is not None
+        return measured and replace(measured, is_refit=True)
+
     def _remember(self, step: TrainStep) -> None:
         self.progress.history.append(
             {
@@ -374,9 +395,3 @@ class TrainingSession:
 
     def _epoch(self) -> float:
         return round(self.progress.step / self.steps_per_epoch, 4)
-
-
-def quick_scores(labels: np.ndarray, logits: np.ndarray) -> tuple[float, float]:
-    """Accuracy and mean log loss (natural logarithm) of logits (N, C) against label ids (N,)."""
-    losses = -log_softmax(logits)[np.arange(len(labels)), labels]
-    return float((logits.argmax(axis=1) == labels).mean()), float(losses.mean())

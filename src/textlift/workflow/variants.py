@@ -159,10 +159,8 @@ def follow(tuning: Tuning, name: str, progress: Progress) -> Iterator[TrainingSe
 def _told_event(event: Measurement | Shrunk, session: TrainingSession) -> str:
     if isinstance(event, Measurement):
         mark = " (best)" if event.is_best else ""
-        return (
-            f"step {event.step}/{session.total_steps}: validation accuracy {event.accuracy:.4f}, "
-            f"log loss {event.log_loss:.4f}{mark}"
-        )
+        what = "head fitted anew" if event.is_refit else f"step {event.step}/{session.total_steps}"
+        return f"{what}: validation accuracy {event.accuracy:.4f}, log loss {event.log_loss:.4f}{mark}"
     return (
         f"out of memory: {event.tokens_per_batch:,} padded tokens in one forward pass from here on, with the same "
         f"examples per step; --set training.tokens_per_batch={event.tokens_per_batch} begins there"

@@ -12,6 +12,7 @@ from textlift.models.kernels import has_bf16_products
 from textlift.progress import Progress
 from textlift.runtime import ONEDNN, Runtime
 from textlift.training import steps
+from textlift.workflow import variants
 from textlift.workflow.baselines import FrozenPass, head_sample
 from textlift.workflow.main_job import frozen_pass
 from textlift.workflow.planning import Request, resolve
@@ -94,3 +95,34 @@ def test_a_method_that_bears_fuller_steps_takes_them_where_texts_are_many(
     session = start_tuning(job, variant, FrozenPass(job, Progress(silent=True)), progress=Progress(silent=True)).session
     assert (session.batch_size > steps.USUAL_BATCH) == is_fuller
     assert session.total_steps == math.ceil(len(session.train.tokens) / session.batch_size) * variant.training.epochs
+
+
+@pytest.mark.parametrize(
+    ("few", "values", "is_advised"),
+    [
+        (1000, {}, True),
+        (1000, {"training.fast": True}, True),
+        (1000, {"training.epochs": 3}, False),
+        (1000, {"training.contrastive_weight": 4}, False),
+        (1, {}, False),
+    ],
+)
+def test_where_texts_are_few_and_nothing_was_asked_the_settings_that_won_there_are_told(
+    base_folder: BaseFolder,
+    data_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    few: int,
+    values: dict[str, Any],
+    is_advised: bool,
+) -> None:
+    monkeypatch.setattr(variants, "_FEW", few)
+    job = prepared(base_folder, data_file, method="lora", **values)
+    (variant, *_) = job.recipe.settled_variants()
+    start_tuning(job, variant, FrozenPass(job, Progress(silent=True)), progress=Progress())
+    advice = [line for line in capsys.readouterr().err.splitlines() if "few texts of each class" in line]
+    assert len(advice) == is_advised
+    if is_advised:
+        asked = [word for word in advice[0].split() if "=" in word]
+        request = Request(str(data_file), model=str(base_folder("bert")), overrides=asked)
+        assert resolve(request).settled_variants()[0].training.contrastive_weight == 4

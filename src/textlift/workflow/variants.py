@@ -37,6 +37,7 @@ from textlift.workflow.preparation import Job
 
 # Rows on which the start of a variant is compared with the probe, and how near is the same, exact and rounded.
 _TRIED, _SAME, _SAME_ROUNDED = 32, 1e-3, 5e-2
+_FEW = 40  # training rows for each class of the labels
 _SAVED_SECONDS = 300.0  # at most so much of a long epoch is lost to a sudden end
 
 
@@ -84,6 +85,7 @@ def start_tuning(job: Job, variant: Variant, frozen: FrozenPass, *, progress: Pr
         progress.say(f"  warning: {warning}")
     if fuller > 1:
         progress.say(f"  batches of {settings.batch_size}: texts are short and many")
+    _advise_on_few(variant, job, progress)
     settings = _affordable(settings, job, progress)
     session = TrainingSession(
         predictor,
@@ -107,6 +109,15 @@ def start_tuning(job: Job, variant: Variant, frozen: FrozenPass, *, progress: Pr
     if job.runtime.device.startswith("cuda"):
         progress.say(f"  {_told_packing(session)}")
     return Tuning(session, method, options, counts, rate, quantization, held)
+
+
+def _advise_on_few(variant: Variant, job: Job, progress: Progress) -> None:
+    """Name the settings that were measured to win where texts of a class are few (docs/performance.md)."""
+    settings = variant.training
+    if len(job.labels["train"]) <= _FEW * job.n_classes and settings == TrainingSection(fast=settings.fast):
+        keys = ("contrastive_weight=4", "batch_size=64", "epochs=20")
+        advice = " ".join(f"--set variants.{variant.name}.training.{key}" for key in keys)
+        progress.say(f"  few texts of each class; pairs of them may teach more: {advice}")
 
 
 def _known_start(predictor: Predictor, job: Job, frozen: FrozenPass) -> np.ndarray | None:

@@ -163,21 +163,22 @@ def test_a_continued_training_with_pairs_equals_an_unbroken_one(base_folder: Bas
     assert unbroken.progress.step == 3
 
 
-@pytest.mark.parametrize("name", ["bert", "gpt2", "embedder"])
-def test_the_head_is_fitted_anew_on_the_texts_that_pairs_moved(base_folder: BaseFolder, name: str) -> None:
-    predictor, _ = wrapped(base_folder(name), "lora")
+@pytest.mark.parametrize(("name", "method"), pairs(bases=["bert", "roberta", "gpt2", "embedder"]))
+def test_the_head_is_fitted_anew_on_the_texts_that_pairs_moved(
+    base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch, name: str, method: str
+) -> None:
+    monkeypatch.setattr(session_module, "quick_scores", lambda labels, logits: (0.5, 1.0))  # what is anew wins
+    predictor, _ = wrapped(base_folder(name), method)
     training = session(predictor, contrastive_weight=4, patience=None)
     *_, last = training.run()
     assert isinstance(last, Measurement)
     assert last.is_refit
-    assert last.is_best
     features = predictor.forward(training.train.tokens, features=True).features
     assert features is not None
     linear = predictor.classifier.final_linear()
-    expected = fit_linear_head(
-        features, training.train.labels, len(predictor.label_names), bias=linear.bias is not None
-    )
-    np.testing.assert_allclose(linear.weight.detach().numpy(), expected.weight, atol=1e-3)
+    has_bias = linear.bias is not None
+    expected = fit_linear_head(features, training.train.labels, len(predictor.label_names), bias=has_bias)
+    np.testing.assert_allclose(linear.weight.detach().numpy(), expected.weight, rtol=1e-3, atol=1e-3)
 
 
 def test_a_fitted_head_that_answers_fewer_validation_rows_right_is_not_kept(
@@ -206,6 +207,26 @@ def test_of_two_heads_that_answer_as_many_right_the_fitted_one_is_kept(
     assert isinstance(last, Measurement)
     assert (last.is_refit, last.is_best) == (True, True)
     assert training.progress.best_log_loss == 0.5
+
+
+def test_a_training_that_ended_early_does_not_go_on_because_the_fitted_head_gains(
+    base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter([0.1, 0.5, 0.4, 0.4, 0.9])
+    monkeypatch.setattr(session_module, "quick_scores", lambda labels, logits: (next(left), 1.0))
+    training = session(
+        wrapped(base_folder("bert"), "lora")[0], epochs=3, evaluations_per_epoch=3, patience=2, contrastive_weight=4
+    )
+    measured = [event for event in training.run() if isinstance(event, Measurement)]
+    assert [(event.step, event.is_refit) for event in measured] == [
+        (0, False),
+        (1, False),
+        (2, False),
+        (3, False),
+        (3, True),
+    ]
+    assert training.end_reason == "2 measurements without gain"
+    assert training.progress.best_accuracy == 0.9
 
 
 def test_without_pairs_the_head_stays_as_trained(base_folder: BaseFolder) -> None:

@@ -375,10 +375,12 @@ class TrainingSession:
         if self.pair_loss is None or progress.is_refit:
             return None
         refit_head(self.predictor, self.train.tokens, self.train.labels, seed=self.seed)
-        before, progress.best_log_loss = progress.best_log_loss, math.inf
+        log_loss, without_gain = progress.best_log_loss, progress.without_gain
+        progress.best_log_loss = math.inf
         measured = self._measure()
+        progress.without_gain = without_gain  # why training ended stays true
         if measured is None or not measured.is_best:
-            progress.best_log_loss = before
+            progress.best_log_loss = log_loss
         progress.is_refit = measured is not None
         return measured and replace(measured, is_refit=True)
 

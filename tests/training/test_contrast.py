@@ -17,7 +17,7 @@ from textlift.training.checkpoint import restore_latest, save_checkpoint
 from textlift.training.contrast import HEAD_RATIO, PairLoss
 from textlift.training.loop import TrainStep, gradients_of
 from textlift.training.random_state import random_states
-from textlift.training.session import Measurement, TrainingSession
+from textlift.training.session import Examples, Measurement, TrainingSession
 from tiny_models import CPU, TEXTS, disturb, session, wrapped
 
 LOSS = PairLoss(2.0)
@@ -181,52 +181,75 @@ def test_the_head_is_fitted_anew_on_the_texts_that_pairs_moved(
     np.testing.assert_allclose(linear.weight.detach().numpy(), expected.weight, rtol=1e-3, atol=1e-3)
 
 
-def test_a_fitted_head_that_answers_fewer_validation_rows_right_is_not_kept(
-    base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left = iter([(0.5, 0.9), (0.8, 0.5), (0.7, 0.3)])
+def told(
+    training: TrainingSession, monkeypatch: pytest.MonkeyPatch, scores: list[tuple[float, float]]
+) -> tuple[dict[int, dict[str, torch.Tensor]], Measurement]:
+    """The weights after each step of a training whose measurements say these scores, and the last measurement."""
+    left = iter(scores)
     monkeypatch.setattr(session_module, "quick_scores", lambda labels, logits: next(left))
-    training = session(wrapped(base_folder("bert"), "lora")[0], contrastive_weight=4, evaluations_per_epoch=1)
-    events = training.run()
-    last_step = next(event for event in events if isinstance(event, Measurement) and event.step == 3)
-    weights = {name: weight.clone() for name, weight in training.trained_weights().items()}
-    refit = next(events)
-    assert (last_step.is_best, isinstance(refit, Measurement) and refit.is_best) == (True, False)
-    assert next(events, None) is None
-    assert all(torch.equal(weight, weights[name]) for name, weight in training.trained_weights().items())
-    assert (training.progress.best_accuracy, training.progress.best_log_loss) == (0.8, 0.5)
-
-
-def test_of_two_heads_that_answer_as_many_right_the_fitted_one_is_kept(
-    base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left = iter([(0.5, 0.9), (0.8, 0.3), (0.8, 0.5)])
-    monkeypatch.setattr(session_module, "quick_scores", lambda labels, logits: next(left))
-    training = session(wrapped(base_folder("bert"), "lora")[0], contrastive_weight=4, evaluations_per_epoch=1)
-    *_, last = training.run()
+    after: dict[int, dict[str, torch.Tensor]] = {}
+    last: Any = None
+    for last in training.run():
+        if isinstance(last, TrainStep):
+            after[last.number] = {name: weight.clone() for name, weight in training.trained_weights().items()}
     assert isinstance(last, Measurement)
-    assert (last.is_refit, last.is_best) == (True, True)
+    assert last.is_refit
+    assert next(left, None) is None
+    return after, last
+
+
+def with_rows_to_steer(base_folder: BaseFolder, **settings: Any) -> TrainingSession:
+    """A training with pairs of three steps, measured before the first and after the last; 23 of its rows steer."""
+    training = session(
+        wrapped(base_folder("bert"), "lora")[0], contrastive_weight=4, evaluations_per_epoch=1, **settings
+    )
+    rows = training.validation
+    training.validation = Examples(rows.tokens.take(np.arange(23)), rows.labels[:23])
+    return training
+
+
+def changed(training: TrainingSession, before: dict[str, torch.Tensor]) -> set[str]:
+    """The names of the weights that are not as they were."""
+    return {name for name, weight in training.trained_weights().items() if not torch.equal(weight, before[name])}
+
+
+def test_last_weights_that_validation_shows_to_be_worse_are_not_kept(
+    base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = with_rows_to_steer(base_folder, epochs=2)
+    after, last = told(training, monkeypatch, [(0.5, 0.9), (0.9, 0.5), (0.5, 0.5), (0.7, 0.3)])
+    assert not last.is_best
+    assert not changed(training, after[3])
+    assert (training.progress.best_accuracy, training.progress.best_log_loss) == (0.9, 0.5)
+
+
+def test_last_weights_are_kept_where_so_few_validation_rows_do_not_tell_them_from_the_best(
+    base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = with_rows_to_steer(base_folder, epochs=2)
+    after, last = told(training, monkeypatch, [(0.5, 0.9), (0.9, 0.3), (0.6, 0.4), (0.85, 0.5)])
+    assert last.is_best
+    assert changed(training, after[6]) == {name for name in after[6] if "classifier" in name}
+    assert (training.progress.best_step, training.progress.best_accuracy) == (6, 0.85)
     assert training.progress.best_log_loss == 0.5
 
 
-def test_a_training_that_ended_early_does_not_go_on_because_the_fitted_head_gains(
+def test_where_the_training_rows_steer_the_best_weights_get_the_fitted_head(
     base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = iter([0.1, 0.5, 0.4, 0.4, 0.9])
-    monkeypatch.setattr(session_module, "quick_scores", lambda labels, logits: (next(left), 1.0))
+    training = session(wrapped(base_folder("bert"), "lora")[0], contrastive_weight=4, evaluations_per_epoch=1, epochs=2)
+    after, last = told(training, monkeypatch, [(0.5, 0.9), (0.9, 0.3), (0.9, 0.4), (0.9, 0.5)])
+    assert last.is_best
+    assert changed(training, after[3]) == {name for name in after[3] if "classifier" in name}
+
+
+def test_patience_ends_no_training_with_pairs(base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "quick_scores", lambda labels, logits: (0.5, 1.0))
     training = session(
         wrapped(base_folder("bert"), "lora")[0], epochs=3, evaluations_per_epoch=3, patience=2, contrastive_weight=4
     )
-    measured = [event for event in training.run() if isinstance(event, Measurement)]
-    assert [(event.step, event.is_refit) for event in measured] == [
-        (0, False),
-        (1, False),
-        (2, False),
-        (3, False),
-        (3, True),
-    ]
-    assert training.end_reason == "2 measurements without gain"
-    assert training.progress.best_accuracy == 0.9
+    assert [event.number for event in training.run() if isinstance(event, TrainStep)][-1] == training.total_steps
+    assert training.end_reason == ""
 
 
 def test_without_pairs_the_head_stays_as_trained(base_folder: BaseFolder) -> None:

@@ -12,7 +12,8 @@ from textlift.methods.registry import METHODS
 from textlift.progress import Progress
 from textlift.training import rehearsal
 from textlift.training.loop import TrainStep
-from textlift.training.session import Hooks, TrainingSession
+from textlift.training.session import TrainingSession
+from textlift.training.state import Hooks
 from textlift.workflow.forecasting import tell_forecast
 from tiny_models import fresh, session, wrapped
 

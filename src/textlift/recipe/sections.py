@@ -119,8 +119,8 @@ class TrainingSection(Section):
         ge=0,
         le=100,
         description="Weight of a loss over all pairs of texts of a step, beside that of the rows: one class is to be "
-        "alike, two are not; the head is fitted anew at the end. Where labelled texts are few: 4, with a batch_size "
-        "of 64 and 20 epochs.",
+        "alike, two are not. At the end the head is fitted anew, on the last weights unless validation shows others to "
+        "be better; patience does not count. Where labelled texts are few: 4, with a batch_size of 64 and 20 epochs.",
     )
     evaluations_per_epoch: Count = Field(4, description="Measurements on validation in an epoch.")
     patience: Count | None = Field(

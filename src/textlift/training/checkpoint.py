@@ -29,7 +29,8 @@ from textlift.errors import CheckpointError
 from textlift.runtime import differences
 from textlift.storage import require_free, storing, sync, write_whole
 from textlift.training import random_state
-from textlift.training.session import Progress, TrainingSession
+from textlift.training.session import TrainingSession
+from textlift.training.state import Progress
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"

@@ -6,11 +6,10 @@ and put back (see checkpoint.py).
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +28,7 @@ from textlift.training.contrast import HEAD_RATIO, PairLoss, refit_head
 from textlift.training.loop import Batch, Group, Shrunk, TrainStep, train_steps
 from textlift.training.loss import row_loss
 from textlift.training.optim import make_optimizer, make_schedule
+from textlift.training.state import Hooks, Progress
 from textlift.training.steps import USUAL_BATCH, batches_of_epoch, planned_steps, tokens_per_batch_of
 
 _NAMED = 8  # rows of a step that a message names
@@ -54,36 +54,6 @@ class Measurement:
     log_loss: float
     is_best: bool
     is_refit: bool = False
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """What a method does beside the loss of the rows and keeps beside its weights; see `methods.base.Method`."""
-
-    ratios: Mapping[str, float] = field(default_factory=dict)
-    penalty: Callable[[], torch.Tensor] | None = None
-    after_step: Callable[[int], None] | None = None
-    feeds_keys: bool = False
-    state: Callable[[], Mapping[str, torch.Tensor]] = dict
-    restore: Callable[[Mapping[str, torch.Tensor]], None] = lambda _: None
-
-
-@dataclass
-class Progress:
-    """Everything that changes while training, beside weights and optimizer."""
-
-    step: int = 0
-    measured_step: int = -1
-    best_step: int = -1
-    best_accuracy: float = -1.0
-    best_log_loss: float = math.inf
-    lowest_log_loss: float = math.inf
-    without_gain: int = 0
-    is_refit: bool = False
-    seconds: float = 0.0
-    useful_tokens: int = 0
-    tokens_per_batch: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 class TrainingSession:
@@ -193,8 +163,10 @@ class TrainingSession:
                     yield measured
                 elif not self._is_over():
                     yield self._step(steps)
-                else:
+                elif self.pair_loss is None or self.progress.is_refit:
                     self.restore_best()
+                    return
+                else:
                     refit = self._measure_refit()
                     if refit is None:
                         return
@@ -260,7 +232,7 @@ class TrainingSession:
     @property
     def end_reason(self) -> str:
         """Why training ends before its planned steps; empty where it does not."""
-        patience = self.settings.patience
+        patience = None if self.pair_loss else self.settings.patience
         if self.progress.step >= self.total_steps:
             return ""
         if patience is not None and self.progress.without_gain >= patience:
@@ -367,20 +339,22 @@ class TrainingSession:
         return measured
 
     def _measure_refit(self) -> Measurement | None:
-        """Where pairs count: the head that logistic regression finds, kept where as many validation rows are right.
+        """Where pairs count: the last weights, with the head that logistic regression finds; None where it was stopped.
 
-        None where there is none to find, or where it was stopped half way.
+        They are kept unless validation, which has few rows where texts are few, shows others to be better: by more than
+        the standard error of such a difference. Where the training rows steer, the best weights get that head.
         """
-        progress = self.progress
-        if self.pair_loss is None or progress.is_refit:
-            return None
+        progress, error = self.progress, 0.0
+        accuracy, _ = before = progress.best_accuracy, progress.best_log_loss
+        if np.array_equal(self.train.tokens.input_ids, self.validation.tokens.input_ids):
+            self.restore_best()
+        else:
+            error = math.sqrt(2 * accuracy * (1 - accuracy) / len(self.validation.labels))
         refit_head(self.predictor, self.train.tokens, self.train.labels, seed=self.seed)
-        log_loss, without_gain = progress.best_log_loss, progress.without_gain
-        progress.best_log_loss = math.inf
+        progress.best_accuracy, progress.best_log_loss = accuracy - error, math.inf
         measured = self._measure()
-        progress.without_gain = without_gain  # why training ended stays true
         if measured is None or not measured.is_best:
-            progress.best_log_loss = log_loss
+            progress.best_accuracy, progress.best_log_loss = before
         progress.is_refit = measured is not None
         return measured and replace(measured, is_refit=True)
 

@@ -9,7 +9,7 @@ from textlift.models.families import locate
 from textlift.models.quantized import quantization_of, weight_count
 from textlift.runtime import quiet_libraries
 from textlift.training.capability import precision_of, require_capability
-from textlift.training.session import Hooks
+from textlift.training.state import Hooks
 
 
 @dataclass(frozen=True)

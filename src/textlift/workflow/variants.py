@@ -326,7 +326,9 @@ def _affordable(settings: TrainingSection, job: Job, progress: Progress) -> Trai
         validation_tokens=int(job.tokens["validation"].lengths.sum()),
     )
     if count < asked:
-        progress.say(f"  {count} measurements an epoch in place of {asked}: validation is large beside train")
+        progress.say(
+            f"  {count} measurement{'s' * (count > 1)} an epoch in place of {asked}: validation is large beside train"
+        )
     return settings.model_copy(update={"evaluations_per_epoch": count})
 
 

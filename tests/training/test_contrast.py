@@ -194,6 +194,7 @@ def told(
             after[last.number] = {name: weight.clone() for name, weight in training.trained_weights().items()}
     assert isinstance(last, Measurement)
     assert last.is_refit
+    assert [entry.get("is_refit", False) for entry in training.progress.history[-2:]] == [False, True]
     assert next(left, None) is None
     return after, last
 

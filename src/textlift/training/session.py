@@ -131,6 +131,8 @@ class TrainingSession:
     def run(self) -> Iterator[TrainStep | Measurement | Shrunk]:
         """Train to the end, or until validation no longer gains, and put the best weights back.
 
+        Where pairs count it is to the end, and the head is fitted anew there and measured once more.
+
         After every event is a safe place to take the state out, and to stop asking: a measurement that is due is made
         first when training continues. Ends early, with the last weights in place, where `stop` says so. With `fast` the
         measurements that steer are rounded as the steps are, and so is any pass of the classifier until this ends.
@@ -355,8 +357,10 @@ class TrainingSession:
         measured = self._measure()
         if measured is None or not measured.is_best:
             progress.best_accuracy, progress.best_log_loss = before
-        progress.is_refit = measured is not None
-        return measured and replace(measured, is_refit=True)
+        if measured is None:
+            return None
+        progress.is_refit = progress.history[-1]["is_refit"] = True
+        return replace(measured, is_refit=True)
 
     def _remember(self, step: TrainStep) -> None:
         self.progress.history.append(

@@ -259,7 +259,7 @@ def _require_reach(changed: Iterable[str], recipe: Recipe) -> None:
         if section == "training" and key:
             value, own = getattr(recipe.training, key), [getattr(one.training, key) for one in trained]
         elif section == "method" and key not in ("", "name"):
-            value, own = recipe.method[key], [one.options.get(key) for one in trained]
+            value, own = recipe.method.get(key), [one.options.get(key) for one in trained]
         else:
             continue
         if value not in own:

@@ -94,6 +94,22 @@ def test_learning_curves_show_every_trained_variant() -> None:
     assert page.count('class="key"') == 2
 
 
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_head_fitted_anew_is_told_below_the_curves_and_marked_where_it_was_kept(
+    is_kept: bool,
+) -> None:
+    histories = make_histories(("lora",))
+    last = histories["lora"][-1]["step"]
+    histories["lora"] += [
+        {"step": last, "epoch": 1.0, "validation": {"accuracy": 0.987, "log_loss": 0.1}},
+        {"step": last, "epoch": 1.0, "validation": {"accuracy": 0.123, "log_loss": 0.5}}
+        | {"is_refit": True, "is_kept": is_kept},
+    ]
+    text = Structure(render_html(make_results(), histories)).text
+    assert ("98.7 %" in text[: text.index("The last point is of the head")]) == (not is_kept)
+    assert "fitted anew" not in Structure(render_html(make_results(), make_histories(("lora",)))).text
+
+
 def test_many_classes_are_told_as_the_pairs_confused_most() -> None:
     page = render_html(make_results([f"intent {label}" for label in range(25)]), {})
     assert "Share of the true class" in page

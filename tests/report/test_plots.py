@@ -124,6 +124,13 @@ def test_best_point_of_the_marked_curve_carries_its_value() -> None:
     assert "93.1 %" in texts(learning_curves(curves, key="k", title="t", as_percent=True, marked="lora"))
 
 
+def test_a_point_that_was_kept_is_marked_in_place_of_the_best() -> None:
+    curves = {"lora": [(1, 0.7), (2, 0.931), (3, 0.92), (3, 0.917)]}
+    shown = texts(learning_curves(curves, key="k", title="t", as_percent=True, marked="lora", kept=(3, 0.917)))
+    assert "91.7 %" in shown
+    assert "93.1 %" not in shown
+
+
 @pytest.mark.parametrize(("low", "high"), [(0.71, 0.93), (0.0, 0.0), (1e-7, 3e-7), (0.93, 0.93), (2, 9_000), (-1, 1)])
 def test_ticks_span_the_values_in_few_round_steps(low: float, high: float) -> None:
     levels = ticks(low, high)

@@ -194,7 +194,9 @@ def told(
             after[last.number] = {name: weight.clone() for name, weight in training.trained_weights().items()}
     assert isinstance(last, Measurement)
     assert last.is_refit
-    assert [entry.get("is_refit", False) for entry in training.progress.history[-2:]] == [False, True]
+    assert "is_refit" not in training.progress.history[-2]
+    entry = training.progress.history[-1]
+    assert (entry["is_refit"], entry["is_kept"]) == (True, last.is_best)
     assert next(left, None) is None
     return after, last
 

@@ -263,8 +263,10 @@ def _curves(histories: Histories, best: str) -> dict[str, Any]:
         name: [(entry["step"], entry["validation"]["accuracy"]) for entry in histories[name] if "validation" in entry]
         for name in names
     }
+    kept = [accuracies[name][-1] for name in names[:1] if histories[name][-1].get("is_kept")]
     return {
         "names": names,
+        "is_refit": any(histories[name][-1].get("is_refit") for name in names),
         "loss": plots.learning_curves(losses, key="curve-loss", title="Training loss per step"),
         "accuracy": plots.learning_curves(
             accuracies,
@@ -272,6 +274,7 @@ def _curves(histories: Histories, best: str) -> dict[str, Any]:
             title="Validation accuracy per step",
             as_percent=True,
             marked=names[0] if names else None,
+            kept=kept[0] if kept else None,
         ),
     }
 

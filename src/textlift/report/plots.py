@@ -151,7 +151,13 @@ def thin(curve: Sequence[Point]) -> list[Point]:
 
 
 def learning_curves(
-    curves: Mapping[str, Sequence[Point]], *, key: str, title: str, as_percent: bool = False, marked: str | None = None
+    curves: Mapping[str, Sequence[Point]],
+    *,
+    key: str,
+    title: str,
+    as_percent: bool = False,
+    marked: str | None = None,
+    kept: Point | None = None,
 ) -> Markup:
     """One line per variant over the optimizer steps, in the order of the legend; empty where there is no point.
 
@@ -161,6 +167,7 @@ def learning_curves(
         title: Name of the plot for those who do not see it.
         as_percent: Whether the values are shares.
         marked: Variant whose highest point is marked with its value.
+        kept: The point that is marked in place of the highest.
     """
     lines = {name: thin(curve) for name, curve in curves.items()}
     values = [value for line in lines.values() for _, value in line]
@@ -178,7 +185,9 @@ def learning_curves(
         "svg", *drawn, x="0", y=str(_CURVE_TOP), width="100%", height=str(_CURVE_HEIGHT), viewBox="0 0 1000 1000",
         preserveAspectRatio="none", overflow="visible",
     )  # fmt: skip
-    mark = _mark(lines[marked], place=place) if marked and lines.get(marked) else ""
+    mark = ""
+    if marked and lines.get(marked):
+        mark = _mark(kept or max(lines[marked], key=lambda point: point[1]), place=place)
     described = "; ".join(
         f"{visible(name)}: {_level(line[0][1], as_percent)} at step {line[0][0]:g}, "
         f"{_level(line[-1][1], as_percent)} at step {line[-1][0]:g}"
@@ -219,15 +228,14 @@ def _axes(levels: Sequence[float], *, last: float, as_percent: bool) -> Markup:
     return tag("g", *parts)
 
 
-def _mark(line: Sequence[Point], *, place: Callable[[Point], Point]) -> Markup:
-    best = max(line, key=lambda point: point[1])
-    x, y = place(best)
+def _mark(point: Point, *, place: Callable[[Point], Point]) -> Markup:
+    x, y = place(point)
     top = _CURVE_TOP + _CURVE_HEIGHT * y
     anchor = "end" if x > 0.8 else "start" if x < 0.25 else "middle"
     return tag(
         "g",
         tag("circle", class_="dot", cx=at(x), cy=short(top), r="4"),
-        text_at(percent(best[1]), at(x), top - 10, class_="value halo", text_anchor=anchor),
+        text_at(percent(point[1]), at(x), top - 10, class_="value halo", text_anchor=anchor),
     )
 
 

@@ -359,7 +359,8 @@ class TrainingSession:
             progress.best_accuracy, progress.best_log_loss = before
         if measured is None:
             return None
-        progress.is_refit = progress.history[-1]["is_refit"] = True
+        progress.is_refit = True
+        progress.history[-1] |= {"is_refit": True, "is_kept": measured.is_best}
         return replace(measured, is_refit=True)
 
     def _remember(self, step: TrainStep) -> None:

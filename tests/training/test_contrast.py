@@ -237,6 +237,14 @@ def test_last_weights_are_kept_where_so_few_validation_rows_do_not_tell_them_fro
     assert training.progress.best_log_loss == 0.5
 
 
+@pytest.mark.parametrize(("accuracy", "is_kept"), [(22 / 23, True), (18 / 23, False)])
+def test_one_answer_less_than_all_right_does_not_discard_the_last_weights(
+    base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch, accuracy: float, is_kept: bool
+) -> None:
+    _, last = told(with_rows_to_steer(base_folder), monkeypatch, [(0.5, 0.9), (1.0, 0.3), (accuracy, 0.5)])
+    assert last.is_best == is_kept
+
+
 def test_where_the_training_rows_steer_the_best_weights_get_the_fitted_head(
     base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -351,7 +351,9 @@ class TrainingSession:
         if np.array_equal(self.train.tokens.input_ids, self.validation.tokens.input_ids):
             self.restore_best()
         else:
-            error = math.sqrt(2 * accuracy * (1 - accuracy) / len(self.validation.labels))
+            rows = len(self.validation.labels)
+            share = (accuracy * rows + 1) / (rows + 2)  # Laplace's estimate: all right of six is no proof of no error
+            error = math.sqrt(2 * share * (1 - share) / rows)
         refit_head(self.predictor, self.train.tokens, self.train.labels, seed=self.seed)
         progress.best_accuracy, progress.best_log_loss = accuracy - error, math.inf
         measured = self._measure()

@@ -166,8 +166,9 @@ class Predictor:
 
     def _batches(self, tokens: TokenizedTexts) -> Iterator[np.ndarray]:
         """The rows of each pass: of like length, and on a CPU none padded for more than a pass costs."""
-        for batch in budget_batches(tokens.lengths, tokens_per_batch=INFERENCE_TOKENS):
-            if self.runtime.device == "cpu":
+        pads_less = self.classifier.pads_less()
+        for batch in budget_batches(tokens.lengths, tokens_per_batch=INFERENCE_TOKENS, pads=not pads_less):
+            if self.runtime.device == "cpu" and not pads_less:
                 yield from cut_where_padded(batch, tokens.lengths, price=_PRICE_OF_PASS)
             else:
                 yield batch

@@ -135,6 +135,19 @@ def test_inference_batches_stay_within_the_budget_longest_first(
     assert (np.diff(lengths[order]) <= 0).all()
 
 
+@given(lengths=some_lengths, budget=st.integers(1, 400), max_rows=st.integers(1, 30))
+def test_inference_batches_without_padding_are_bounded_by_their_own_tokens(
+    lengths: np.ndarray, budget: int, max_rows: int
+) -> None:
+    batches = list(budget_batches(lengths, tokens_per_batch=budget, max_rows=max_rows, pads=False))
+    order = np.concatenate(batches)
+    assert sorted(order.tolist()) == list(range(len(lengths)))
+    assert all(len(batch) == 1 or lengths[batch].sum() <= budget for batch in batches)
+    assert all(len(batch) == 1 or padded([batch], lengths) <= 4 * budget for batch in batches)
+    assert max(map(len, batches)) <= max_rows
+    assert (np.diff(lengths[order]) <= 0).all()
+
+
 def test_padding_stands_on_the_right_and_is_masked() -> None:
     tokens = tokenize(word_piece(), ["boat", "the old boat"], max_length=9)
     batch = collate(tokens, np.array([1, 0]), pad_token_id=77)

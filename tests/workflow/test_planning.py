@@ -154,5 +154,17 @@ def test_what_is_typed_for_a_variant_itself_reaches_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("override", ["training={epochs: 3}", "method={name: lora, rank: 2}", "method.name=lora"])
-def test_a_section_that_is_typed_whole_is_not_asked_what_it_reaches(override: str) -> None:
+def test_a_section_that_is_typed_whole_may_reach_every_variant(override: str) -> None:
     assert planned(override).settled_variants()
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("training={epochs: 20, batch_size: 8}", r"training\.epochs must reach a variant; 20 reaches none"),
+        ("method={name: lora, rank: 16}", r"method\.rank must reach a variant; 16 reaches none"),
+    ],
+)
+def test_each_value_of_a_section_typed_whole_must_reach_a_variant(tmp_path: Path, override: str, told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        planned(override, target=recipe_file(tmp_path, _OWN))

@@ -184,12 +184,27 @@ def padded_tokens(part: np.ndarray, lengths: np.ndarray) -> int:
     return len(part) * int(lengths[part].max())
 
 
-def budget_batches(lengths: np.ndarray, *, tokens_per_batch: int, max_rows: int = 256) -> Iterator[np.ndarray]:
-    """All examples, longest first, in batches within the budget: the order of inference."""
+def budget_batches(
+    lengths: np.ndarray, *, tokens_per_batch: int, max_rows: int = 256, pads: bool = True
+) -> Iterator[np.ndarray]:
+    """All examples, longest first, in batches within the budget: the order of inference.
+
+    Args:
+        lengths: Tokens of each text, (N,).
+        tokens_per_batch: The budget.
+        max_rows: Examples of a batch at most.
+        pads: Whether padding counts; where it does not, it is bounded by four times the budget.
+    """
     order = np.argsort(-lengths, kind="stable")
+    ends = np.cumsum(lengths[order])
     start = 0
     while start < len(order):
-        rows = max(1, min(max_rows, tokens_per_batch // max(1, int(lengths[order[start]]))))
+        widest = max(1, int(lengths[order[start]]))
+        rows = tokens_per_batch // widest
+        if not pads:
+            before = ends[start - 1] if start else 0
+            rows = min(int(np.searchsorted(ends, before + tokens_per_batch, side="right")) - start, 4 * rows)
+        rows = max(1, min(max_rows, rows))
         yield order[start : start + rows]
         start += rows
 

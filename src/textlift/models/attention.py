@@ -64,6 +64,10 @@ class Form:
             return rows[: self.texts]
         return rows.view(self.texts, -1, rows.shape[-1])[:, 0]
 
+    def add_to_first(self, rows: torch.Tensor, more: torch.Tensor) -> None:
+        """Add (B, D) to the rows of the first tokens of (B L, D), in place."""
+        self.first(rows).add_(more)
+
 
 class Mask:
     """Which tokens are seen, as what is added to the scores: 0 or minus infinity.

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from textlift.errors import ModelError
-from textlift.models.encoder_layer import WholeLayers
+from textlift.models.encoder_layer import PACKING, WholeLayers
 from textlift.models.families import Family, linear_layer_names, locate, located
+from textlift.models.grouping import groups_of
 from textlift.models.last_layer import LastLayer, pooled_rows
 from textlift.models.packing import no_mask, packing_of
 
@@ -38,6 +39,7 @@ class Classifier(nn.Module):
         self.virtual_tokens = 0  # positions that a method puts before the text in the output
         self.packs = False  # whether it computes without padding; see `packing.use_packing`
         self.not_packed = ""
+        self.groups = False  # whether its layers may put texts of like length together; see `grouping`
         self.usual_attention = ""  # what attention it had before it was let pack
         self.head: nn.Linear | None = None
         if mean_pooled:
@@ -59,13 +61,16 @@ class Classifier(nn.Module):
             options["use_cache"] = False
         in_passing = device.type == "cuda"  # copies wait for nothing: the GPU takes them in order
         mask = attention_mask.to(device, non_blocking=in_passing)
-        if self.packs and not self.training:  # its attention has no dropout
-            options["packing"] = packing_of(attention_mask, device=device, is_causal=self.family.is_decoder)
+        packs = self.packs and not self.training  # its attention has no dropout
+        if packs:
+            options[PACKING] = packing_of(attention_mask, device=device, is_causal=self.family.is_decoder)
+        elif self.pads_less() and (groups := groups_of(attention_mask, self.model.config.num_attention_heads)):
+            options[PACKING] = groups
         ids = input_ids.to(device, non_blocking=in_passing)
         if self._last_layer is not None:
-            self._last_layer.see(None if "packing" in options else ids, virtual_tokens=self.virtual_tokens)
+            self._last_layer.see(None if packs else ids, virtual_tokens=self.virtual_tokens)
         with self._last_token_pooled(mask):
-            seen = no_mask(device) if "packing" in options else mask
+            seen = no_mask(device) if PACKING in options else mask
             output = self.model(input_ids=ids, attention_mask=seen, **options)
         if self.head is None:
             logits: torch.Tensor = output.logits
@@ -74,6 +79,12 @@ class Classifier(nn.Module):
         with torch.autocast(device.type, enabled=False):
             pooled_logits: torch.Tensor = self.head(mean_pool(hidden.float(), mask))
             return pooled_logits
+
+    def pads_less(self) -> bool:
+        """Whether texts of unlike length may be one pass on a CPU without padding all to the longest."""
+        if not self.groups or self.training or self._recomputed or self.virtual_tokens or self.whole_layers is None:
+            return False
+        return self.whole_layers.serves_groups(self.layers())
 
     @contextmanager
     def _last_token_pooled(self, attention_mask: torch.Tensor) -> Iterator[None]:

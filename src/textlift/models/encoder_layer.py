@@ -5,7 +5,7 @@ not serve (weights of the base that train, other adapters, hooks inside, dropout
 forward.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -17,13 +17,21 @@ from torch.nn import functional
 
 from textlift.models.attention import HAS_KERNEL, Form, Mask
 from textlift.models.families import FAMILIES
+from textlift.models.grouping import Groups, Masks
 from textlift.models.kernels import FusedTanhGELU, part_of
 from textlift.models.layer_function import Plan, run_layer
 from textlift.models.products import Part
 from textlift.models.rounded_layer import RoundedLayer, run_rounded
 from textlift.runtime import ONEDNN, Runtime
 
-_UNREAD = {"position_ids", "use_cache", "output_hidden_states", "return_dict"}  # a layer does nothing with them
+PACKING = "packing"  # the option of a layer whose rows lie in groups
+_UNREAD = {
+    "position_ids",
+    "use_cache",
+    "output_hidden_states",
+    "return_dict",
+    PACKING,
+}  # a layer does nothing with them
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,11 @@ class WholeLayers:
     def __init__(self) -> None:
         self.settled: dict[int, _Made | None] | None = None
         self._masks: dict[tuple[Form, int], tuple[torch.Tensor | None, Mask]] = {}
+
+    def serves_groups(self, layers: Iterable[Any]) -> bool:
+        """Whether each of these layers would run as one function in fp32, which alone knows rows in groups."""
+        made = [_looked_at(layer) if type(layer) in _CLASSES.values() else None for layer in layers]
+        return all(one is not None and one.copies is None for one in made)
 
     def forget(self) -> None:
         """Look at every layer again: its mode has changed."""
@@ -178,6 +191,7 @@ def _class_of(parent: Any, layout: Layout) -> type[nn.Module]:
     class WholeLayer(parent):  # type: ignore[misc]
         """A layer of transformers as one function."""
 
+        layout: Layout
         shared: WholeLayers
         pooled_alone: Any = None  # of the last layer: tells whether the first token alone is needed
 
@@ -185,18 +199,26 @@ def _class_of(parent: Any, layout: Layout) -> type[nn.Module]:
             """(B, L, D) to (B, L, D), or to (B, 1, D) where only the first token is needed."""
             made = None
             if _is_plain(hidden_states, attention_mask) and _asks_nothing_more(args, kwargs):
-                made = _looked_at(self, layout)
-            if made is None:
+                made = _looked_at(self)
+            groups: Groups | None = kwargs.get(PACKING)
+            if made is None and groups is None:
                 return parent.forward(self, hidden_states, attention_mask, *args, **kwargs)
-            texts, tokens, _ = hidden_states.shape
-            form = Form(texts, tokens, made.heads)
+            if made is None or (groups is not None and made.copies is not None):
+                raise RuntimeError("rows in groups must go through layers that take them (WholeLayers.serves_groups).")
             first_alone = self.pooled_alone is not None and self.pooled_alone.places is not None
-            mask = self.shared.mask_of(attention_mask, form, 1 if first_alone else tokens)
+            form: Form | Groups
+            mask: Mask | Masks
+            if groups is None:
+                form = Form(hidden_states.shape[0], hidden_states.shape[1], made.heads)
+                mask = self.shared.mask_of(attention_mask, form, 1 if first_alone else form.tokens)
+            else:
+                form, mask = groups, groups.masks(first_alone=first_alone)
             plan = Plan(made.linear, made.norms, form, mask, made.scale, made.approximate, first_alone)
             if made.copies is not None:
                 return run_rounded(hidden_states, plan, made.copies)
             return run_layer(hidden_states, plan)
 
+    WholeLayer.layout = layout
     WholeLayer.__name__ = WholeLayer.__qualname__ = f"Whole{parent.__name__}"
     return WholeLayer
 
@@ -210,17 +232,17 @@ def _is_plain(hidden: torch.Tensor, seen: Any) -> bool:
 
 def _asks_nothing_more(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return all(one is None for one in args) and all(
-        value is None or value is False or key in _UNREAD for key, value in kwargs.items()
+        value is None or value is False or key in _UNREAD or key == PACKING for key, value in kwargs.items()
     )
 
 
-def _looked_at(layer: Any, layout: Layout) -> _Made | None:
+def _looked_at(layer: Any) -> _Made | None:
     """What a layer is made of; None where it must run its parent's forward."""
     known: dict[int, _Made | None] | None = layer.shared.settled
     if known is None:
-        return _look(layer, layout)
+        return _look(layer, layer.layout)
     if id(layer) not in known:
-        known[id(layer)] = _look(layer, layout)
+        known[id(layer)] = _look(layer, layer.layout)
     return known[id(layer)]
 
 

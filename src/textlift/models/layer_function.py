@@ -23,7 +23,8 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from textlift.models.attention import Form, Mask, attend, attend_back
+from textlift.models.attention import Form, Mask
+from textlift.models.grouping import Groups, Masks, attend_each, attend_each_back
 from textlift.models.products import Gradients, Low, Part, multiply
 
 NORM: Any = torch.native_layer_norm
@@ -42,7 +43,7 @@ class Plan:
         linear: Query, key, value, output of attention, up, down.
         norms: After attention, after the MLP: weight (D,), bias (D,), epsilon.
         form: Of the batch.
-        mask: For as many queries as there are.
+        mask: For as many queries as there are; of groups, one for each.
         scale: Of the scores.
         approximate: Of GELU, in torch's word.
         first_alone: Whether the first token alone is needed of the output.
@@ -50,11 +51,18 @@ class Plan:
 
     linear: tuple[Part, ...]
     norms: tuple[tuple[torch.Tensor, torch.Tensor, float], ...]
-    form: Form
-    mask: Mask
+    form: Form | Groups
+    mask: Mask | Masks
     scale: float
     approximate: str
     first_alone: bool
+
+    @property
+    def padded(self) -> tuple[Form, Mask]:
+        """Form and mask where the batch is padded, which some ways to compute a layer must have."""
+        assert isinstance(self.form, Form)
+        assert isinstance(self.mask, Mask)
+        return self.form, self.mask
 
     @property
     def groups(self) -> tuple[tuple[int, ...], ...]:
@@ -134,7 +142,7 @@ def _forward(hidden: torch.Tensor, plan: Plan, *, kept: dict[str, torch.Tensor] 
     asked = form.first(rows).contiguous() if plan.first_alone else rows
     first = through(asked)
     query, key, value = first + through(rows) if plan.first_alone else first
-    context, attended = attend(query, key, value, form=form, mask=plan.mask, scale=plan.scale)
+    context, attended = attend_each(query, key, value, form=form, mask=plan.mask, scale=plan.scale)
     keep(query=query, key=key, value=value, **{f"attended_{index}": one for index, one in enumerate(attended)})
     del first, query, key, value, attended, rows
     total = through(context)[0].add_(asked)
@@ -206,9 +214,9 @@ class _WayBack(WayBack):
         d_context = self._back((_OUT,), [d_sum_1], wants_x=self.needs(_OUT))
         if d_context is None:
             return None
-        attended = tuple(kept[name] for name in ("attended_0", "attended_1") if name in kept)
+        attended = tuple(one for name, one in kept.items() if name.startswith("attended_"))
         inputs = kept["query"], kept["key"], kept["value"]
-        grads = attend_back(d_context, inputs, attended, form=form, mask=plan.mask, scale=plan.scale)
+        grads = attend_each_back(d_context, inputs, attended, form=form, mask=plan.mask, scale=plan.scale)
         if not plan.first_alone:
             d_rows = self._back((_QUERY, _KEY, _VALUE), grads, wants_x=self.wants_hidden)
             return None if d_rows is None else form.batch(d_sum_1.add_(d_rows))
@@ -216,7 +224,7 @@ class _WayBack(WayBack):
         d_rows = self._back((_KEY, _VALUE), grads[1:], wants_x=self.wants_hidden)
         if d_asked is None or d_rows is None:
             return None
-        form.first(d_rows).add_(d_sum_1.add_(d_asked))
+        form.add_to_first(d_rows, d_sum_1.add_(d_asked))
         return form.batch(d_rows)
 
     def _back(self, group: tuple[int, ...], grads: Sequence[torch.Tensor], *, wants_x: bool) -> torch.Tensor | None:

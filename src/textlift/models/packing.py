@@ -102,7 +102,7 @@ def packing_of(attention_mask: torch.Tensor, *, device: torch.device | str, is_c
 
 def no_mask(device: torch.device | str) -> torch.Tensor:
     """What a packed batch has for a mask: transformers takes one with four dimensions as it lies, and looks at none."""
-    return torch.empty(1, 1, 1, 1, device=device)
+    return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
 
 
 def use_packing(classifier: Any, runtime: Runtime) -> None:
@@ -114,6 +114,11 @@ def use_packing(classifier: Any, runtime: Runtime) -> None:
     the packed ones must be as near to those of fp32 as the padded ones are.
     """
     classifier.packs = False
+    classifier.groups = (
+        classifier.whole_layers is not None and classifier.family.packs and not _is_fed(classifier.model)
+    )
+    if classifier.groups:
+        _let_in(classifier.layers())
     classifier.not_packed = _why_not(classifier, runtime)
     if classifier.not_packed:
         _remove(classifier)
@@ -202,7 +207,11 @@ def _install(classifier: Any) -> None:
     if base.config._attn_implementation != ATTENTION:
         classifier.usual_attention = base.config._attn_implementation
         base.set_attn_implementation(ATTENTION)
-    layers = classifier.layers()
+    _let_in(classifier.layers())
+
+
+def _let_in(layers: Sequence[Any]) -> None:
+    """Pack the input of repeated layers and unpack their output where a pass asks for it; again changes nothing."""
     if getattr(layers[0], "takes_packed", False):
         return
     for layer in layers:

@@ -72,7 +72,7 @@ class _RoundedLayer(torch.autograd.Function):
 
 def _forward(hidden: torch.Tensor, plan: Plan, copies: RoundedLayer) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The output of the layer, and what the way back needs."""
-    form, (norm_1, norm_2), width = plan.form, plan.norms, hidden.shape[2]
+    (form, mask), (norm_1, norm_2), width = plan.padded, plan.norms, hidden.shape[2]
     rows = hidden.reshape(-1, width)
     x = copies.attention.rounded(rows)
     if plan.first_alone:
@@ -82,7 +82,7 @@ def _forward(hidden: torch.Tensor, plan: Plan, copies: RoundedLayer) -> tuple[to
     else:
         residual = rows
         query, key, value = split_heads(copies.attention.product(x), form, 3)
-    attended, weights = attend_rounded(query, key, value, form=form, mask=plan.mask)
+    attended, weights = attend_rounded(query, key, value, form=form, mask=mask)
     context = copies.out.beside(len(residual))
     join_heads(attended[None], form, context[:, :width])
     context = copies.out.with_inner(context)
@@ -158,7 +158,7 @@ class _WayBack(WayBack):
 
     def _attention_back(self, grad: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor, slice]]:
         """The gradients of query, key and value in rows, each with the rows that were multiplied, and which outputs."""
-        plan, kept, form = self.plan, self.kept, self.plan.form
+        plan, kept, (form, mask) = self.plan, self.kept, self.plan.padded
         states = kept["query"], kept["key"], kept["value"]
         weights = tuple(kept[name] for name in ("weights_0", "weights_1") if name in kept)
         both, tokens, size = states[1].shape
@@ -167,7 +167,7 @@ class _WayBack(WayBack):
         joined = torch.empty(3, both, tokens, size, dtype=BF16)
         d_query = torch.empty_like(states[0]) if plan.first_alone else joined[0]
         into = (d_query, joined[1], joined[2])
-        attend_rounded_back(d_heads, states, weights, form=form, mask=plan.mask, into=into)
+        attend_rounded_back(d_heads, states, weights, form=form, mask=mask, into=into)
         if not plan.first_alone:
             return [(kept["x"], join_heads(joined, form, grad.new_empty(form.texts * tokens, 3 * width)), ALL)]
         others = join_heads(joined[1:], form, grad.new_empty(form.texts * tokens, 2 * width))
@@ -183,7 +183,7 @@ class _WayBack(WayBack):
             total: What is there already, for the rows that asked, fp32; it is overwritten.
             grads: As `_attention_back` gives them.
         """
-        joint, wanted, form = self.copies.attention, self.wanted[:3], self.plan.form
+        joint, wanted, form = self.copies.attention, self.wanted[:3], self.plan.padded[0]
         rows = total
         if not self.wants_hidden:
             inner = [joint.inner_back(grad, outputs) for _, grad, outputs in grads]

@@ -279,11 +279,11 @@ class TrainingSession:
     def parts_of(self, indices: np.ndarray) -> list[np.ndarray]:
         """The rows of a step, split so that each part stays within the budget of tokens.
 
-        On a CPU they are also split where less padding is worth a pass more.
+        On a CPU they are also split where less padding is worth a pass more, unless a pass hardly pads.
         """
         lengths = self.train.tokens.lengths
         parts = split_by_budget(indices, lengths, tokens_per_batch=self.progress.tokens_per_batch)
-        if self.predictor.runtime.device != "cpu":
+        if self.predictor.runtime.device != "cpu" or self.classifier.pads_less():
             return parts
         cut = [one for part in parts for one in cut_where_padded(part, lengths)]
         looks_first = self.pair_loss is not None and len(parts) == 1 < len(cut)

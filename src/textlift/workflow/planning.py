@@ -1,7 +1,7 @@
 """From what a user typed to one resolved recipe. Loads nothing."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -254,7 +254,7 @@ def _require_use(overrides: Sequence[str], variants: Mapping[str, Any]) -> None:
 def _require_reach(changed: Iterable[str], recipe: Recipe) -> None:
     """Refuse a typed value that every variant has one of its own for: it would change nothing, without a word."""
     trained = [one for one in recipe.settled_variants() if one.merge_of is None]
-    for typed in changed:
+    for typed in _typed_keys(changed, recipe):
         section, key, *_ = [*typed.split("."), ""]
         if section == "training" and key:
             value, own = getattr(recipe.training, key), [getattr(one.training, key) for one in trained]
@@ -268,6 +268,13 @@ def _require_reach(changed: Iterable[str], recipe: Recipe) -> None:
                 f"{section}.{key} must reach a variant; {json.dumps(value)} reaches none: {found}."
                 f"\nPass --set variants.{trained[-1].name}.{section}.{key}={json.dumps(value)}."
             )
+
+
+def _typed_keys(changed: Iterable[str], recipe: Recipe) -> Iterator[str]:
+    """What was typed, a section that was typed whole value by value."""
+    whole: dict[str, Iterable[str]] = {"training": recipe.training.model_fields_set, "method": recipe.method}
+    for key in changed:
+        yield from (f"{key}.{part}" for part in sorted(whole[key])) if key in whole else [key]
 
 
 def _require_mergeable(recipe: Recipe) -> None:

@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from textlift.models.attention import Form, Mask
 from textlift.models.grouping import Groups, Masks, attend_each, attend_each_back
-from textlift.models.products import Gradients, Low, Part, multiply
+from textlift.models.products import Gradients, Low, Part, multiply, multiply_gelu
 
 NORM: Any = torch.native_layer_norm
 _NORM_BACK: Any = torch.ops.aten.native_layer_norm_backward
@@ -149,11 +149,15 @@ def _forward(hidden: torch.Tensor, plan: Plan, *, kept: dict[str, torch.Tensor] 
     del context, asked
     h, mean, rstd = NORM(total, total.shape[-1:], *norm_1)
     keep(sum_1=total, mean_1=mean, rstd_1=rstd)
-    (m,) = through(h)
-    gelu: Any = functional.gelu if kept is not None else _GELU_IN_PLACE
-    a = gelu(m, approximate=plan.approximate)
-    keep(m=m)
-    del m
+    if kept is None and plan.linear[_UP].low is None:  # nothing goes back through it: no m is needed
+        next(groups)
+        a = multiply_gelu(h, plan.linear[_UP], approximate=plan.approximate)
+    else:
+        (m,) = through(h)
+        gelu: Any = functional.gelu if kept is not None else _GELU_IN_PLACE
+        a = gelu(m, approximate=plan.approximate)
+        keep(m=m)
+        del m
     total = through(a)[0].add_(h)
     del a, h
     z, mean, rstd = NORM(total, total.shape[-1:], *norm_2)

@@ -28,6 +28,12 @@ Gradients = tuple[torch.Tensor | None, torch.Tensor | None]
 """Of A and B of a linear layer, where they are wanted."""
 
 
+def multiply_gelu(x: torch.Tensor, part: "Part", *, approximate: str) -> torch.Tensor:
+    """GELU of the product of x (..., D_in) with a part without LoRA, in fp32; the product is not passed over again."""
+    product: torch.Tensor = _ONEDNN(x, part.weight, part.bias, "gelu", [], approximate)
+    return product
+
+
 def multiply(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """The product x W' + b of x (..., D_in) and W (D_out, D_in), in fp32; either may lie transposed, W be in bf16."""
     if weight.dtype == x.dtype:

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from conftest import BaseFolder
 from textlift.data.batching import collate
@@ -17,20 +18,20 @@ from textlift.inference import Predictor
 from textlift.methods.registry import METHODS
 from textlift.models import grouping
 from textlift.models.attention import LONGEST, MOST_SCORES, Form
-from textlift.models.encoder_layer import PACKING
+from textlift.models.encoder_layer import LAYOUTS, PACKING
 from textlift.models.families import FAMILIES
 from textlift.models.grouping import Groups, attend_each, attend_each_back, groups_of
 from textlift.models.packing import use_packing
 from textlift.runtime import onednn_product
 from textlift.training.loop import TrainStep, gradients_of
-from tiny_encoders import FAST
+from tiny_encoders import DISTILBERT, FAST, KINDS, SMALL
 from tiny_models import LABELS, TEXTS, disturb, fresh, logits_of, session, wrapped
 
 pytestmark = pytest.mark.skipif(onednn_product() is None, reason="torch is built without oneDNN")
 
 HEADS, WIDTH = 3, 8
 MIXED = np.asarray([3, 70, 1, 5, 17, 5, 16, 2, LONGEST, LONGEST + 1, 70, 69, 3])
-ENCODERS = ["bert", "distilbert", "roberta", "embedder"]
+ENCODERS = ["bert", "distilbert", "roberta", "embedder", "electra"]
 GROUPED = {"lora", "rslora", "lora+", "pissa", "olora", "probe"}  # the rest change what a layer computes
 
 
@@ -166,10 +167,41 @@ def test_rows_in_groups_never_reach_a_layer_that_would_take_them_for_one_text(ba
         layer(hidden, None, **{PACKING: Groups(MIXED, 70, 4)})
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_only_encoders_that_are_whole_and_hand_options_down_take_groups(base_folder: BaseFolder, name: str) -> None:
+@pytest.mark.parametrize("name", [*FAMILIES, "embedder", "electra"])
+def test_only_encoders_whose_layers_are_whole_take_groups(base_folder: BaseFolder, name: str) -> None:
     predictor = dataclasses.replace(fresh(base_folder(name))[0], runtime=FAST)
     assert predictor.classifier.pads_less() == (name in ENCODERS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_layout_is_of_a_model_that_hands_options_down_to_its_layers(kind: str) -> None:
+    shape = DISTILBERT if kind == "distilbert" else SMALL
+    config = AutoConfig.for_model(kind, vocab_size=50, embedding_size=24, pad_token_id=0, **shape)
+    model = AutoModelForSequenceClassification.from_config(config).eval()
+    layers = [layer for layer in model.modules() if f"{type(layer).__module__}.{type(layer).__name__}" in LAYOUTS]
+    told: list[object] = []
+    for layer in layers:
+        layer.register_forward_pre_hook(lambda _, __, options: told.append(options.get(PACKING)), with_kwargs=True)
+    model(input_ids=torch.ones(1, 4, dtype=torch.long), **{PACKING: "groups"})
+    assert told == ["groups"] * 3
+
+
+def test_a_model_that_keeps_options_to_itself_is_padded_and_told_once(
+    base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = logits_of(fresh(base_folder("bert"))[0])
+    predictor = dataclasses.replace(fresh(base_folder("bert"))[0], runtime=FAST)
+    encoder = predictor.classifier.model.bert.encoder
+    plain = encoder.forward
+
+    def forward(*args: Any, **options: Any) -> Any:
+        return plain(*args, **{name: one for name, one in options.items() if name != PACKING})
+
+    monkeypatch.setattr(encoder, "forward", forward)
+    for _ in range(2):
+        np.testing.assert_allclose(logits_of(predictor), expected, atol=5e-6)
+    told = [record for record in caplog.records if "keeps options to itself" in record.getMessage()]
+    assert len(told) == 1
 
 
 def test_tokens_are_packed_and_come_back_to_their_places() -> None:

@@ -23,6 +23,8 @@ from textlift.models.packing import no_mask, packing_of
 if TYPE_CHECKING:
     import numpy as np
 
+logger = logging.getLogger(__name__)
+
 
 class Classifier(nn.Module):
     """Logits for batches of tokens.
@@ -62,16 +64,22 @@ class Classifier(nn.Module):
         in_passing = device.type == "cuda"  # copies wait for nothing: the GPU takes them in order
         mask = attention_mask.to(device, non_blocking=in_passing)
         packs = self.packs and not self.training  # its attention has no dropout
+        groups = None
         if packs:
             options[PACKING] = packing_of(attention_mask, device=device, is_causal=self.family.is_decoder)
-        elif self.pads_less() and (groups := groups_of(attention_mask, self.model.config.num_attention_heads)):
-            options[PACKING] = groups
+        elif self.pads_less():
+            groups = groups_of(attention_mask, self.model.config.num_attention_heads)
+            options |= {} if groups is None else {PACKING: groups}
         ids = input_ids.to(device, non_blocking=in_passing)
         if self._last_layer is not None:
             self._last_layer.see(None if packs else ids, virtual_tokens=self.virtual_tokens)
         with self._last_token_pooled(mask):
             seen = no_mask(device) if PACKING in options else mask
             output = self.model(input_ids=ids, attention_mask=seen, **options)
+        if groups is not None and not groups.are_packed:
+            self.groups = False
+            logger.warning("Batches stay padded: %s keeps options to itself.", type(self._inner()).__name__)
+            return self(input_ids, attention_mask)  # type: ignore[no-any-return]
         if self.head is None:
             logits: torch.Tensor = output.logits
             return logits.float()
@@ -84,7 +92,7 @@ class Classifier(nn.Module):
         """Whether texts of unlike length may be one pass on a CPU without padding all to the longest."""
         if not self.groups or self.training or self._recomputed or self.virtual_tokens or self.whole_layers is None:
             return False
-        return self.whole_layers.serves_groups(self.layers())
+        return self.whole_layers.take_groups(self.layers())
 
     @contextmanager
     def _last_token_pooled(self, attention_mask: torch.Tensor) -> Iterator[None]:

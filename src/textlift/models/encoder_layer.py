@@ -101,9 +101,15 @@ class WholeLayers:
         self.settled: dict[int, _Made | None] | None = None
         self._masks: dict[tuple[Form, int], tuple[torch.Tensor | None, Mask]] = {}
 
-    def serves_groups(self, layers: Iterable[Any]) -> bool:
-        """Whether each of these layers would run as one function in fp32, which alone knows rows in groups."""
-        made = [_looked_at(layer) if type(layer) in _CLASSES.values() else None for layer in layers]
+    @staticmethod
+    def are(layers: Iterable[Any]) -> bool:
+        """Whether all of these layers are of the classes of this file."""
+        return all(type(layer) in _CLASSES.values() for layer in layers)
+
+    @staticmethod
+    def take_groups(layers: Iterable[Any]) -> bool:
+        """Whether each of these layers would run as one function in fp32 now, which alone knows rows in groups."""
+        made = [_looked_at(layer) for layer in layers]
         return all(one is not None and one.copies is None for one in made)
 
     def forget(self) -> None:
@@ -204,7 +210,7 @@ def _class_of(parent: Any, layout: Layout) -> type[nn.Module]:
             if made is None and groups is None:
                 return parent.forward(self, hidden_states, attention_mask, *args, **kwargs)
             if made is None or (groups is not None and made.copies is not None):
-                raise RuntimeError("rows in groups must go through layers that take them (WholeLayers.serves_groups).")
+                raise RuntimeError("rows in groups must go through layers that take them (WholeLayers.take_groups).")
             first_alone = self.pooled_alone is not None and self.pooled_alone.places is not None
             form: Form | Groups
             mask: Mask | Masks

@@ -44,6 +44,7 @@ class Groups:
             self._texts.append(end)
             self._rows.append(self._rows[-1] + form.texts * form.tokens)
         self._masks: dict[bool, Masks] = {}
+        self.are_packed = False  # whether a pass went through them
 
     @property
     def tokens(self) -> int:
@@ -68,6 +69,7 @@ class Groups:
 
     def pack(self, hidden: torch.Tensor) -> torch.Tensor:
         """(B, L, D) to (1, T, D)."""
+        self.are_packed = True
         return hidden.flatten(0, 1).index_select(0, self._places)[None]
 
     def unpack(self, hidden: torch.Tensor) -> torch.Tensor:

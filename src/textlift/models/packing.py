@@ -108,17 +108,17 @@ def no_mask(device: torch.device | str) -> torch.Tensor:
 def use_packing(classifier: Any, runtime: Runtime) -> None:
     """Let a classifier compute without padding where that is known to be right and agrees with padding here.
 
-    Its `packs` then is true; else its `not_packed` says why. To be called again once a method has wrapped it.
+    Its `packs` then is true; else its `not_packed` says why. To be called again once a method has wrapped it. On a CPU
+    its `groups` is true where its layers are those that may put texts of like length together (see `grouping`).
 
     The trial takes three short texts of random tokens through both ways, logits and the gradients of a few weights:
     the packed ones must be as near to those of fp32 as the padded ones are.
     """
     classifier.packs = False
-    classifier.groups = (
-        classifier.whole_layers is not None and classifier.family.packs and not _is_fed(classifier.model)
-    )
+    whole, layers = classifier.whole_layers, classifier.layers()
+    classifier.groups = whole is not None and whole.are(layers) and not _is_fed(classifier.model)
     if classifier.groups:
-        _let_in(classifier.layers())
+        _let_in(layers)
     classifier.not_packed = _why_not(classifier, runtime)
     if classifier.not_packed:
         _remove(classifier)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from textlift.data.batching import PRICE_OF_PASS, TokenizedTexts, budget_batches, collate, cut_where_padded, tokenize
+from textlift.data.batching import TokenizedTexts, budget_batches, collate, cut_where_padded, price_of_pass, tokenize
 from textlift.errors import DataError
 from textlift.evaluation.decisions import Decision
 from textlift.memory import is_out_of_memory
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 INFERENCE_TOKENS = 4096
-_PRICE_OF_PASS = 2 * PRICE_OF_PASS  # forward alone a token costs a third, a pass more than a third
 
 
 @dataclass(frozen=True)
@@ -167,9 +166,10 @@ class Predictor:
     def _batches(self, tokens: TokenizedTexts) -> Iterator[np.ndarray]:
         """The rows of each pass: of like length, and on a CPU none padded for more than a pass costs."""
         pads_less = self.classifier.pads_less()
+        price = price_of_pass(self.classifier.final_linear().in_features, forward_alone=True)
         for batch in budget_batches(tokens.lengths, tokens_per_batch=INFERENCE_TOKENS, pads=not pads_less):
             if self.runtime.device == "cpu" and not pads_less:
-                yield from cut_where_padded(batch, tokens.lengths, price=_PRICE_OF_PASS)
+                yield from cut_where_padded(batch, tokens.lengths, price=price)
             else:
                 yield batch
 

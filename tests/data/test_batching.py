@@ -13,6 +13,7 @@ from textlift.data.batching import (
     cut_where_padded,
     epoch_batches,
     padded_tokens,
+    price_of_pass,
     split_by_budget,
     token_counts,
     tokenize,
@@ -194,6 +195,11 @@ def test_cutting_saves_more_than_the_passes_cost(seed: int) -> None:
     assert len(parts) > 1
     padded = sum(padded_tokens(part, lengths) for part in parts)
     assert padded + 300 * (len(parts) - 1) < padded_tokens(np.arange(60), lengths)
+
+
+def test_a_pass_of_a_wider_model_costs_fewer_tokens_and_twice_as_many_forward_alone() -> None:
+    assert [price_of_pass(width) for width in (24, 384, 768, 1_536, 8_192)] == [128, 128, 32, 8, 1]
+    assert price_of_pass(768, forward_alone=True) == 64
 
 
 def test_a_single_text_is_one_pass() -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-PRICE_OF_PASS = 128  # tokens that a pass forward and backward on a CPU takes beside its own; docs/performance.md
+_PRICE_OF_PASS, _PRICED_WIDTH = 128, 384  # tokens, of a model of that hidden size; docs/performance.md
 _ENCODE_CHUNK = 4096
 _CHUNK_BATCHES = 200
 _RUN = 8  # batches; for each first one of a width the processor's library compiles its products anew
@@ -159,7 +159,18 @@ def _cuts(widths: list[int], budget: int) -> list[int]:
     return cuts
 
 
-def cut_where_padded(part: np.ndarray, lengths: np.ndarray, *, price: int = PRICE_OF_PASS) -> list[np.ndarray]:
+def price_of_pass(hidden_size: int, *, forward_alone: bool = False) -> int:
+    """Tokens that a pass on a CPU takes beside its own: fewer of a wider model, whose tokens take longer.
+
+    Args:
+        hidden_size: D; a token takes time with its square.
+        forward_alone: A token then takes a third of forward and back together, a pass more than a third.
+    """
+    price = max(1, round(_PRICE_OF_PASS * min(1.0, (_PRICED_WIDTH / hidden_size) ** 2)))
+    return 2 * price if forward_alone else price
+
+
+def cut_where_padded(part: np.ndarray, lengths: np.ndarray, *, price: int) -> list[np.ndarray]:
     """The examples of one pass in as many as padding makes worth it.
 
     Cut where that saves the most padding, and the parts again, as long as each cut saves more tokens than a pass costs.

@@ -14,7 +14,14 @@ from functools import partial
 import numpy as np
 import torch
 
-from textlift.data.batching import TokenizedTexts, collate, cut_where_padded, padded_tokens, split_by_budget
+from textlift.data.batching import (
+    TokenizedTexts,
+    collate,
+    cut_where_padded,
+    padded_tokens,
+    price_of_pass,
+    split_by_budget,
+)
 from textlift.errors import RecipeError, TrainingError
 from textlift.evaluation.metrics import quick_scores
 from textlift.inference import ForwardResult, Predictor
@@ -285,7 +292,8 @@ class TrainingSession:
         parts = split_by_budget(indices, lengths, tokens_per_batch=self.progress.tokens_per_batch)
         if self.predictor.runtime.device != "cpu" or self.classifier.pads_less():
             return parts
-        cut = [one for part in parts for one in cut_where_padded(part, lengths)]
+        price = price_of_pass(self.classifier.final_linear().in_features)
+        cut = [one for part in parts for one in cut_where_padded(part, lengths, price=price)]
         looks_first = self.pair_loss is not None and len(parts) == 1 < len(cut)
         dearer = _LOOKED_FIRST if looks_first else 1.0
         whole, less = (sum(padded_tokens(one, lengths) for one in some) for some in (parts, cut))

@@ -18,6 +18,7 @@ from textlift.inference import Predictor
 from textlift.methods.registry import METHODS
 from textlift.models import grouping
 from textlift.models.attention import LONGEST, MOST_SCORES, Form
+from textlift.models.compiled import compiled
 from textlift.models.encoder_layer import LAYOUTS, PACKING
 from textlift.models.families import FAMILIES
 from textlift.models.grouping import Groups, attend_each, attend_each_back, groups_of
@@ -156,6 +157,14 @@ def test_dropout_of_the_base_pads_batches(base_folder: BaseFolder) -> None:
     gradients_of(training.classifier, training.micro_batches(np.arange(24)), runtime=FAST, penalty=None)
     assert told
     assert set(told) == {None}
+
+
+def test_compiled_layers_get_padded_batches(base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda plain, **_: plain)
+    predictor = dataclasses.replace(fresh(base_folder("bert"))[0], runtime=FAST)
+    with compiled(predictor.classifier.layers()):
+        assert not predictor.classifier.pads_less()
+    assert predictor.classifier.pads_less()
 
 
 def test_rows_in_groups_never_reach_a_layer_that_would_take_them_for_one_text(base_folder: BaseFolder) -> None:

@@ -165,7 +165,7 @@ class Predictor:
 
     def _batches(self, tokens: TokenizedTexts) -> Iterator[np.ndarray]:
         """The rows of each pass: of like length, and on a CPU none padded for more than a pass costs."""
-        pads_less = self.classifier.pads_less()
+        pads_less = len(tokens) > 1 and self.classifier.pads_less()
         price = price_of_pass(self.classifier.final_linear().in_features, forward_alone=True)
         for batch in budget_batches(tokens.lengths, tokens_per_batch=INFERENCE_TOKENS, pads=not pads_less):
             if self.runtime.device == "cpu" and not pads_less:

@@ -144,7 +144,7 @@ def test_inference_batches_without_padding_are_bounded_by_their_own_tokens(
     order = np.concatenate(batches)
     assert sorted(order.tolist()) == list(range(len(lengths)))
     assert all(len(batch) == 1 or lengths[batch].sum() <= budget for batch in batches)
-    assert all(len(batch) == 1 or padded([batch], lengths) <= 4 * budget for batch in batches)
+    assert all(len(batch) == 1 or padded([batch], lengths) <= 2 * budget for batch in batches)
     assert max(map(len, batches)) <= max_rows
     assert (np.diff(lengths[order]) <= 0).all()
 

@@ -204,7 +204,7 @@ def budget_batches(
         lengths: Tokens of each text, (N,).
         tokens_per_batch: The budget.
         max_rows: Examples of a batch at most.
-        pads: Whether padding counts; where it does not, it is bounded by four times the budget.
+        pads: Whether padding counts; where it does not, it may be as much as the budget again.
     """
     order = np.argsort(-lengths, kind="stable")
     ends = np.cumsum(lengths[order])
@@ -214,7 +214,7 @@ def budget_batches(
         rows = tokens_per_batch // widest
         if not pads:
             before = ends[start - 1] if start else 0
-            rows = min(int(np.searchsorted(ends, before + tokens_per_batch, side="right")) - start, 4 * rows)
+            rows = min(int(np.searchsorted(ends, before + tokens_per_batch, side="right")) - start, 2 * rows)
         rows = max(1, min(max_rows, rows))
         yield order[start : start + rows]
         start += rows

@@ -67,7 +67,7 @@ class Classifier(nn.Module):
         groups = None
         if packs:
             options[PACKING] = packing_of(attention_mask, device=device, is_causal=self.family.is_decoder)
-        elif self.pads_less():
+        elif len(input_ids) > 1 and self.pads_less():
             groups = groups_of(attention_mask, self.model.config.num_attention_heads)
             options |= {} if groups is None else {PACKING: groups}
         ids = input_ids.to(device, non_blocking=in_passing)

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from conftest import BaseFolder
 from textlift.models import encoder_layer
 from textlift.models.encoder_layer import LAYOUTS, settled, use_whole_layers
 from textlift.models.kernels import use_linear_kernel
+from textlift.models.products import Part, multiply_gelu
 from textlift.runtime import onednn_product
 from tiny_encoders import FAST, KINDS, batch, outcome, tiny
 from tiny_models import CPU, fresh, logits_of, session, wrapped
@@ -195,6 +197,16 @@ def test_the_first_token_alone_asks_in_the_last_layer(base_folder: BaseFolder, n
     np.testing.assert_allclose(logits_of(predictor), expected, atol=1e-5)
     hook.remove()
     assert set(shapes) == {1}
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+@pytest.mark.parametrize("rows", [1, 33])
+def test_gelu_inside_the_product_is_that_of_torch(rows: int, approximate: str) -> None:
+    generator = torch.Generator().manual_seed(rows)
+    x, weight, bias = (torch.randn(shape, generator=generator) for shape in ((rows, 24), (40, 24), (40,)))
+    expected = functional.gelu(functional.linear(x, weight, bias), approximate=approximate)
+    found = multiply_gelu(x, Part(weight, bias), approximate=approximate)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_an_unknown_class_is_not_in_the_module() -> None:

@@ -25,13 +25,8 @@ from textlift.models.rounded_layer import RoundedLayer, run_rounded
 from textlift.runtime import ONEDNN, Runtime
 
 PACKING = "packing"  # the option of a layer whose rows lie in groups
-_UNREAD = {
-    "position_ids",
-    "use_cache",
-    "output_hidden_states",
-    "return_dict",
-    PACKING,
-}  # a layer does nothing with them
+# A layer does nothing with these, or takes no arithmetic from them.
+_UNREAD = {"position_ids", "use_cache", "output_hidden_states", "return_dict", PACKING}
 
 
 @dataclass(frozen=True)
@@ -238,7 +233,7 @@ def _is_plain(hidden: torch.Tensor, seen: Any) -> bool:
 
 def _asks_nothing_more(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return all(one is None for one in args) and all(
-        value is None or value is False or key in _UNREAD or key == PACKING for key, value in kwargs.items()
+        value is None or value is False or key in _UNREAD for key, value in kwargs.items()
     )
 
 

@@ -11,11 +11,13 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
+from textlift.data.batching import collate
 from textlift.inference import Predictor
 from textlift.methods.registry import METHODS
 from textlift.models.loading import BaseModel, build_classifier, open_base
 from textlift.recipe import TrainingSection
 from textlift.runtime import Runtime, quiet_libraries
+from textlift.training.loop import gradients_of
 from textlift.training.session import Examples, TrainingSession
 from textlift.training.tuning import apply_method
 
@@ -279,6 +281,17 @@ def disturb(predictor: Predictor, seed: int = 3) -> Predictor:
             if parameter.requires_grad:
                 parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
     return predictor
+
+
+def gradients_on(predictor: Predictor, rows: np.ndarray) -> dict[str, torch.Tensor]:
+    """The gradients of one step over some of the tiny texts, by name."""
+    tokens, classifier = predictor.tokenize(TEXTS), predictor.classifier
+    inputs = collate(tokens, rows, pad_token_id=int(predictor.tokenizer.pad_token_id or 0))
+    classifier.zero_grad()
+    classifier.set_training(base_dropout=False)
+    batch = {**inputs, "labels": torch.from_numpy(LABELS[rows])}
+    gradients_of(classifier, [batch], runtime=predictor.runtime, penalty=None)
+    return {name: p.grad.clone() for name, p in classifier.named_parameters() if p.grad is not None}
 
 
 def logits_of(predictor: Predictor, texts: Sequence[str] = TEXTS) -> np.ndarray:

@@ -13,7 +13,6 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from conftest import BaseFolder
-from textlift.data.batching import collate
 from textlift.inference import Predictor
 from textlift.methods.registry import METHODS
 from textlift.models import grouping
@@ -26,7 +25,7 @@ from textlift.models.packing import use_packing
 from textlift.runtime import onednn_product
 from textlift.training.loop import TrainStep, gradients_of
 from tiny_encoders import DISTILBERT, FAST, KINDS, SMALL
-from tiny_models import LABELS, TEXTS, disturb, fresh, logits_of, session, wrapped
+from tiny_models import TEXTS, disturb, fresh, gradients_on, logits_of, session, wrapped
 
 pytestmark = pytest.mark.skipif(onednn_product() is None, reason="torch is built without oneDNN")
 
@@ -53,18 +52,11 @@ def mask_of(lengths: np.ndarray) -> torch.Tensor:
 
 def both_ways(predictor: Predictor) -> list[tuple[np.ndarray, np.ndarray, dict[str, torch.Tensor]]]:
     """Logits, features and gradients, padded and in groups."""
-    rows = np.arange(len(TEXTS))
-    tokens = predictor.tokenize(TEXTS)
-    inputs = collate(tokens, rows, pad_token_id=int(predictor.tokenizer.pad_token_id))
-    batch = {**inputs, "labels": torch.from_numpy(LABELS[rows])}
-    classifier, found = predictor.classifier, []
+    found = []
     for groups in (False, True):
-        classifier.groups = groups
-        classifier.zero_grad()
-        classifier.set_training(base_dropout=False)
-        gradients_of(classifier, [batch], runtime=FAST, penalty=None)
-        gradients = {name: p.grad.clone() for name, p in classifier.named_parameters() if p.grad is not None}
-        result = predictor.forward(tokens, features=True)
+        predictor.classifier.groups = groups
+        gradients = gradients_on(predictor, np.arange(len(TEXTS)))
+        result = predictor.forward(predictor.tokenize(TEXTS), features=True)
         assert result.features is not None
         found.append((result.logits, result.features, gradients))
     return found

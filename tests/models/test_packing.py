@@ -10,14 +10,13 @@ import torch
 
 from conftest import BaseFolder
 from packed_attention import stand_in
-from textlift.data.batching import collate
 from textlift.inference import Predictor
 from textlift.models import packing
 from textlift.models.families import FAMILIES
 from textlift.models.packing import packing_of, use_packing
 from textlift.runtime import Runtime
 from textlift.training.loop import TrainStep, gradients_of
-from tiny_models import CPU, LABELS, TEXTS, disturb, fresh, logits_of, session, wrapped
+from tiny_models import CPU, TEXTS, disturb, fresh, gradients_on, logits_of, session, wrapped
 
 PACKED = [*(name for name, family in FAMILIES.items() if family.packs), "embedder"]
 METHODS = ["lora", "full", "ia3", "adapter", "dora"]
@@ -26,16 +25,9 @@ METHODS = ["lora", "full", "ia3", "adapter", "dora"]
 def padded_and_packed(predictor: Predictor) -> list[tuple[np.ndarray, dict[str, torch.Tensor]]]:
     """Logits and gradients both ways; the classifier must be able to pack."""
     found = []
-    rows = np.arange(9)
-    inputs = collate(predictor.tokenize(TEXTS), rows, pad_token_id=int(predictor.tokenizer.pad_token_id))
-    batch = {**inputs, "labels": torch.from_numpy(LABELS[rows])}
-    classifier = predictor.classifier
     for packs in (False, True):
-        classifier.packs = packs
-        classifier.zero_grad()
-        classifier.set_training(base_dropout=False)
-        gradients_of(classifier, [batch], runtime=CPU, penalty=None)
-        gradients = {name: p.grad.clone() for name, p in classifier.named_parameters() if p.grad is not None}
+        predictor.classifier.packs = packs
+        gradients = gradients_on(predictor, np.arange(9))
         found.append((logits_of(predictor), gradients))
     return found
 

@@ -1,5 +1,6 @@
 """A rehearsal tells what a training takes and leaves it as it was; what cannot fit is refused with what would."""
 
+import dataclasses
 import gc
 import json
 from types import SimpleNamespace
@@ -10,13 +11,15 @@ import torch
 
 from cli_calls import Command
 from conftest import BaseFolder
-from textlift.data.batching import TokenizedTexts
+from textlift.data.batching import TokenizedTexts, padded_tokens
 from textlift.errors import RecipeError
 from textlift.inference import ForwardResult, Predictor
 from textlift.progress import Progress
+from textlift.runtime import onednn_product
 from textlift.training.rehearsal import Forecast, rehearse, widest_pass
 from textlift.training.session import TrainingSession
 from textlift.workflow.forecasting import forecast_lines, require_fit, tell_forecast
+from tiny_encoders import FAST
 from tiny_models import session, wrapped
 
 
@@ -56,6 +59,21 @@ def test_of_passes_as_wide_the_one_of_the_longest_texts_is_rehearsed(order: tupl
     lengths = np.array([8, 8, 8, 8, 16, 15, 20])
     passes = (np.arange(4), np.array([4, 5]), np.array([6]))  # 32, 32 and 20 padded tokens
     assert widest_pass([passes[place] for place in order], lengths).tolist() == [4, 5]
+
+
+@pytest.mark.skipif(onednn_product() is None, reason="torch is built without oneDNN")
+def test_steps_are_split_as_the_dropout_of_the_training_wants_them(
+    base_folder: BaseFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("textlift.training.session.price_of_pass", lambda _: 8)
+    predictor = dataclasses.replace(wrapped(base_folder("bert"), "lora")[0], runtime=FAST)
+    training = session(predictor, batch_size=24, base_dropout=True)
+    forecast = rehearse(training)
+    training.classifier.set_training(base_dropout=True)
+    lengths = training.train.tokens.lengths
+    parts = training.parts_of(np.arange(24))
+    assert len(parts) > 1
+    assert forecast.widest[1] == max(padded_tokens(part, lengths) for part in parts)
 
 
 def test_a_measurement_is_rehearsed_too_by_its_widest_batches(

@@ -69,6 +69,7 @@ def rehearse(session: TrainingSession) -> Forecast:
 
 def _rehearse(session: TrainingSession) -> Forecast:
     device = session.predictor.runtime.device
+    session.classifier.set_training(base_dropout=session.base_dropout)  # on which it hangs how steps are split
     trained = sum(weight.numel() for weight in session.trained_weights().values())
     lengths = session.train.tokens.lengths
     batches = session.batches_of_epoch(0)
